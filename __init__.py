@@ -1,0 +1,1 @@
+"""FuseQuant: fuse, quantize and offload diffusion transformers. Imports nothing when loaded."""

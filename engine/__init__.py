@@ -1,0 +1,1 @@
+"""The pipeline in plain Python: a checkpoint in, a plan, a smaller checkpoint out."""

@@ -1,0 +1,1 @@
+"""Open a checkpoint by its magic bytes; write one."""

@@ -1,0 +1,1 @@
+"""One on-disk dialect a file, found by name."""

@@ -1,0 +1,1 @@
+"""Errors, timing, charts and the small runnable reference transformer."""

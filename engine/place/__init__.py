@@ -1,0 +1,1 @@
+"""A budget and a plan in, where each layer lives out."""

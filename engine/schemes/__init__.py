@@ -1,0 +1,1 @@
+"""One quantization scheme a file, found by name."""

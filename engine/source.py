@@ -1,0 +1,37 @@
+"""An opened checkpoint: names its tensors from the header and maps one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from .tensors import TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Source(Protocol):
+    """What every reader in `files/` hands out. Everything but `tensor` works without torch."""
+
+    path: Path
+    kind: str  # "safetensors", "sharded", "pth"
+    tensors: Mapping[str, TensorSpec]
+    metadata: Mapping[str, str]
+
+    def read_bytes(self, name: str) -> bytes:
+        """The raw bytes of one small tensor (markers, JSON, scalars)."""
+        ...
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The tensor as a read-only view of the mapped file, in its stored dtype; no copy."""
+        ...
+
+    def prefetch(self, name: str) -> None:
+        """Ask the system to bring the tensor's pages in soon; returns at once."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and maps; tensors handed out must be gone by then."""
+        ...

@@ -1,0 +1,1 @@
+"""Names and shapes of real public models, headers only."""

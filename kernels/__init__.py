@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: the public ops and who runs them."""
