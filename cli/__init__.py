@@ -1,1 +1,1 @@
-"""One verb of the command line a file."""
+"""The command `fusequant`: arguments in, one answer out."""

@@ -41,7 +41,7 @@ Granularity = Tensor | Row | Group | Block
 
 @dataclass(frozen=True)
 class Piece:
-    """One tensor that a scheme stores for a weight: key suffix after the layer's name, dtype and shape."""
+    """One tensor that a scheme stores for a weight: key suffix, dtype and shape."""
 
     suffix: str  # ".weight", ".weight_scale"
     dtype: str  # safetensors name
@@ -52,6 +52,7 @@ class Piece:
 class Scheme:
     """Everything the pipeline, the nodes and the tests need to know of a scheme.
 
+    config(n, k) -> what the `comfy_quant` JSON says beside the format, for a weight (n, k).
     pieces(n, k, dtype) -> {role: Piece}: what is stored for a weight (n, k) that came as `dtype`.
     refuses(n, k) -> reason or None: shapes that this scheme does not take.
     quantize(weight, amax) -> {role: tensor}: `weight` (rows, k) float32 is a run of rows, a multiple
@@ -68,7 +69,7 @@ class Scheme:
     bits: float
     granularity: Granularity
     format_id: str | None
-    config: Mapping[str, object]
+    config: Callable[[int, int], Mapping[str, object]]
     pieces: Callable[[int, int, str], dict[str, Piece]]
     quantize: Callable[[torch.Tensor, torch.Tensor | None], dict[str, torch.Tensor]]
     dequantize: Callable[[Tensors, Mapping[str, object]], torch.Tensor]

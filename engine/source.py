@@ -20,8 +20,8 @@ class Source(Protocol):
     tensors: Mapping[str, TensorSpec]
     metadata: Mapping[str, str]
 
-    def read_bytes(self, name: str) -> bytes:
-        """The raw bytes of one small tensor (markers, JSON, scalars)."""
+    def read_bytes(self, name: str, at: int = 0, size: int | None = None) -> bytes:
+        """Raw bytes of one tensor: a small one whole (markers, JSON, scalars), a big one sampled."""
         ...
 
     def tensor(self, name: str) -> torch.Tensor:

@@ -1,0 +1,39 @@
+# Two commands set everything up and run it: `make demo` and `make test`. Both share .venv.
+TORCH := torch==2.13.0
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint types unit live bench clean
+
+demo: $(READY)
+	$(BIN)/fusequant demo --out demo
+
+test: lint types unit
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(BIN)/python -m pytest -m "not live and not gpu"
+
+# The same pack inside a real ComfyUI; says loudly when there is none.
+live: $(READY)
+	$(BIN)/python -m pytest -m live
+
+bench: $(READY)
+	$(BIN)/fusequant bench files --json
+
+$(READY): pyproject.toml Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[standalone,dev]"
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info

@@ -1,0 +1,38 @@
+"""Bytes done in, a progress line with rate and time left on stderr out; silent when nobody looks."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+_EVERY_S = 0.1
+_WIDTH = 28
+
+
+class Bar:
+    """Call it with (done, total) bytes from any thread; it draws at most ten times a second."""
+
+    def __init__(self, label: str, *, quiet: bool = False) -> None:
+        self._label = label
+        self._shown = sys.stderr.isatty() and not quiet
+        self._start = time.monotonic()
+        self._last = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if not self._shown or (now - self._last < _EVERY_S and done < total):
+            return
+        self._last = now
+        share = done / total if total else 1.0
+        rate = done / max(now - self._start, 1e-6)
+        left = (total - done) / rate if rate else 0.0
+        bar = "█" * round(share * _WIDTH)
+        sys.stderr.write(
+            f"\r{self._label} {bar:<{_WIDTH}} {share:4.0%}  {rate / 1e9:.2f} GB/s  {left:3.0f} s left "
+        )
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """End the line."""
+        if self._shown and self._last:
+            sys.stderr.write("\n")

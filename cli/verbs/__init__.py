@@ -1,0 +1,1 @@
+"""One verb a file, found by name, each ending in VERB."""

@@ -1,0 +1,94 @@
+"""Tensor names in, modules out: which tensors of a checkpoint belong together, and what each name's end means."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from ..source import Source
+from ..tensors import FLOATS, FP8, TensorSpec
+
+SCALES = ("weight_scale", "scale_weight", "weight_scale_inv")
+INPUT_SCALES = ("input_scale", "scale_input")
+MARKERS = ("comfy_quant", "scaled_fp8")
+COMPANIONS = frozenset((*SCALES, *INPUT_SCALES, *MARKERS))
+# what adapters are called in LoRA files, and no parameter of a model
+ADAPTER_SIGNS = (
+    ".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", "_lora.down.", "_lora.up.", ".lora.down.",
+    ".lora.up.", ".lora_linear_layer.", ".hada_w1_", ".lokr_w1", ".lokr_w2", ".oft_blocks", ".dora_scale",
+)  # fmt: skip
+ADAPTER_ENDS = (".lora_A", ".lora_B", ".diff", ".diff_b", ".set_weight")
+
+Module = dict[str, TensorSpec]
+
+
+def leaf(name: str) -> str:
+    """The last component of a dotted name."""
+    return name.rpartition(".")[2]
+
+
+def leaves(source: Source) -> frozenset[str]:
+    """The last components of all tensor names."""
+    return frozenset(name.rpartition(".")[2] for name in source.tensors)
+
+
+def modules(source: Source) -> dict[str, Module]:
+    """{module name: {leaf: tensor}} in the file's order."""
+    found: dict[str, Module] = {}
+    for name, spec in source.tensors.items():
+        module, _, last = name.rpartition(".")
+        found.setdefault(module, {})[last] = spec
+    return found
+
+
+def is_adapter(source: Source) -> bool:
+    """The names are those of a LoRA file."""
+    return any(
+        name.endswith(ADAPTER_ENDS) or any(sign in name for sign in ADAPTER_SIGNS)
+        for name in source.tensors
+    )
+
+
+def is_plain(spec: TensorSpec) -> bool:
+    """A tensor whose numbers are what they are: floating point, an index buffer, an embedded tokenizer."""
+    if spec.dtype in FLOATS or spec.dtype in ("I64", "BOOL"):
+        return True
+    if spec.dtype in ("I32", "I16"):
+        return leaf(spec.name) not in ("weight", "qweight", "qzeros", "g_idx")
+    return spec.dtype == "U8" and len(spec.shape) <= 1
+
+
+def has_marker(source: Source) -> bool:
+    """Some layer carries a per-layer marker, in the header or as a tensor."""
+    return "_quantization_metadata" in source.metadata or any(
+        name.endswith(".comfy_quant") or name == "comfy_quant" for name in source.tensors
+    )
+
+
+def legacy_markers(source: Source) -> tuple[str, ...]:
+    """The names of `scaled_fp8` markers, under any prefix."""
+    return tuple(name for name in source.tensors if leaf(name) == "scaled_fp8")
+
+
+def codes(source: Source, *dtypes: str) -> tuple[TensorSpec, ...]:
+    """Tensors called `weight` that hold codes of these dtypes."""
+    return tuple(
+        spec
+        for name, spec in source.tensors.items()
+        if spec.dtype in dtypes and leaf(name) == "weight"
+    )
+
+
+def float_dtype(specs: Iterable[TensorSpec]) -> str:
+    """The commonest of BF16, F16 and F32 among tensors that are no scales; BF16 if there is none."""
+    counts = Counter(
+        spec.dtype
+        for spec in specs
+        if spec.dtype in ("BF16", "F16", "F32") and leaf(spec.name) not in COMPANIONS
+    )
+    return max(("BF16", "F16", "F32"), key=lambda dtype: counts[dtype])
+
+
+def is_quantized(spec: TensorSpec) -> bool:
+    """The tensor holds 8-bit codes."""
+    return spec.dtype in FP8 or spec.dtype == "I8"

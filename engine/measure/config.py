@@ -1,0 +1,136 @@
+"""The sizes of a FLUX-shaped transformer in, the names and shapes of its parameters out. Knows no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..errors import Refused
+
+HEAD_DIM = 128  # FLUX: rotary axes of 16 + 56 + 56 numbers
+LATENT_CHANNELS = 64  # 16 channels x a patch of 2 x 2
+TIME_CHANNELS = 256
+BLOCK_SIZES = (3072, 2048, 1536, 1024, 768, 512, 256)  # hidden sizes tried by of_size, widest first
+
+
+@dataclass(frozen=True)
+class FluxConfig:
+    """A FLUX.1 of any size: `hidden` is a multiple of 128, heads have 128 numbers as in the original."""
+
+    hidden: int = 512
+    double_blocks: int = 2
+    single_blocks: int = 2
+    context: int = 256
+    vector: int = 256
+    guidance: bool = True
+
+    @property
+    def heads(self) -> int:
+        return self.hidden // HEAD_DIM
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all parameters in bf16."""
+        return 2 * sum(math.prod(shape) for shape in self.shapes().values())
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """{parameter name: shape}, in the order of a FLUX file."""
+        h = self.hidden
+        linears = {"img_in": (h, LATENT_CHANNELS), "txt_in": (h, self.context)}
+        embedders = {"time_in": TIME_CHANNELS, "vector_in": self.vector}
+        embedders |= {"guidance_in": TIME_CHANNELS} if self.guidance else {}
+        for name, width in embedders.items():
+            linears |= {f"{name}.in_layer": (h, width), f"{name}.out_layer": (h, h)}
+        norms = []
+        for i in range(self.double_blocks):
+            for side in ("img", "txt"):
+                at = f"double_blocks.{i}.{side}"
+                linears |= {
+                    f"{at}_mod.lin": (6 * h, h),
+                    f"{at}_attn.qkv": (3 * h, h),
+                    f"{at}_attn.proj": (h, h),
+                    f"{at}_mlp.0": (4 * h, h),
+                    f"{at}_mlp.2": (h, 4 * h),
+                }
+                norms.append(f"{at}_attn.norm")
+        for i in range(self.single_blocks):
+            at = f"single_blocks.{i}"
+            linears |= {
+                f"{at}.linear1": (7 * h, h),
+                f"{at}.linear2": (h, 5 * h),
+                f"{at}.modulation.lin": (3 * h, h),
+            }
+            norms.append(f"{at}.norm")
+        linears |= {
+            "final_layer.adaLN_modulation.1": (2 * h, h),
+            "final_layer.linear": (LATENT_CHANNELS, h),
+        }
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, shape in linears.items():
+            shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+        for name in norms:
+            shapes |= {
+                f"{name}.query_norm.scale": (HEAD_DIM,),
+                f"{name}.key_norm.scale": (HEAD_DIM,),
+            }
+        return shapes
+
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """{layer name: (outputs, inputs)} of every matrix."""
+        return {
+            key.removesuffix(".weight"): (shape[0], shape[1])
+            for key, shape in self.shapes().items()
+            if len(shape) == 2
+        }
+
+
+TINY = FluxConfig()
+
+
+def of_size(size_bytes: int) -> FluxConfig:
+    """The widest FLUX shape whose bf16 file is at most `size_bytes`, with about twice as many single as
+    double blocks; at least one double and two single blocks."""
+    for hidden in BLOCK_SIZES:
+        context, vector = (4096, 768) if hidden >= 1024 else (256, 256)
+        base = FluxConfig(hidden, 0, 0, context, vector).size_bytes
+        double = FluxConfig(hidden, 1, 0, context, vector).size_bytes - base
+        single = FluxConfig(hidden, 0, 1, context, vector).size_bytes - base
+        doubles = (size_bytes - base) // (double + 2 * single)
+        if doubles >= 1:
+            singles = (size_bytes - base - doubles * double) // single
+            return FluxConfig(hidden, doubles, singles, context, vector)
+    raise Refused(
+        "size-too-small",
+        found=f"{size_bytes} bytes",
+        expected=f"at least {FluxConfig(BLOCK_SIZES[-1], 1, 2).size_bytes}",
+        fix="ask for a larger file.",
+    )
+
+
+def config_of(shapes: Mapping[str, tuple[int, ...]]) -> FluxConfig:
+    """The config whose parameters these are, from the names and shapes of a file."""
+
+    def blocks(kind: str) -> int:
+        return len({key.split(".")[1] for key in shapes if key.startswith(kind)})
+
+    needed = ("img_in.weight", "txt_in.weight", "vector_in.in_layer.weight")
+    absent = [key for key in needed if key not in shapes]
+    if not absent:
+        config = FluxConfig(
+            hidden=shapes["img_in.weight"][0],
+            double_blocks=blocks("double_blocks."),
+            single_blocks=blocks("single_blocks."),
+            context=shapes["txt_in.weight"][1],
+            vector=shapes["vector_in.in_layer.weight"][1],
+            guidance="guidance_in.in_layer.weight" in shapes,
+        )
+        absent = [key for key, shape in config.shapes().items() if shapes.get(key) != shape]
+    if absent:
+        raise Refused(
+            "not-flux-shaped",
+            found=f"no fitting {absent[0]} ({len(absent)} in all)",
+            expected="the parameters of a FLUX.1 transformer",
+            fix="use a file made by `fusequant demo` or a FLUX.1 checkpoint.",
+        )
+    return config

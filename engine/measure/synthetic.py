@@ -1,0 +1,195 @@
+"""A FLUX config and a seed in, random but lifelike weights and LoRAs out: in memory or streamed to a file.
+
+What is lifelike, so that schemes are told apart as on real models:
+- the scale of an output row is log-normal (sigma 0.4): heavy tails, some rows three times the median;
+- in every attention and MLP matrix 1 input channel of 512 (at least two) is 3 to 8 times larger;
+- the modulation of each block raises 1 channel of 512 (at least two) of the activations 10 to 40 times;
+  the weights that read such a channel are smaller by the square root of that, as training leaves them.
+
+All numbers come from one block of normal numbers per seed. A tensor reads it from an offset of its own;
+the block's length is prime, so rows that meet the same numbers again meet them shifted. That is 20 times
+faster than new random numbers and the same for a tensor in memory and in a file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from io import RawIOBase
+from pathlib import Path
+
+import torch
+
+from ..tensors import dtype_name
+from .config import FluxConfig, of_size
+
+BLOCK_ELEMENTS = 4_194_301  # the largest prime under 2**22: 8 MB of bf16
+OUTLIER_EVERY = 512
+ROW_SIGMA = 0.4
+MODULATED = ("img_attn.qkv", "txt_attn.qkv", "img_mlp.0", "txt_mlp.0", "linear1")
+MODULATION = ("img_mod.lin", "txt_mod.lin", "modulation.lin")
+
+Weights = dict[str, torch.Tensor]
+
+
+def make_weights(config: FluxConfig, seed: int = 0) -> Weights:
+    """{parameter name: bf16 tensor} of a whole model; the same numbers as in `write_flux_like`'s file."""
+    block = _block(seed)
+    weights: Weights = {}
+    for key, shape in config.shapes().items():
+        weights[key] = torch.empty(shape, dtype=torch.bfloat16)
+        first = 0
+        for rows in _tensor_rows(block, key, shape, config.hidden, seed):
+            weights[key][first : first + rows.shape[0]] = rows
+            first += rows.shape[0]
+    return weights
+
+
+def write_flux_like(path: str | Path, size: int | FluxConfig, seed: int = 0) -> FluxConfig:
+    """Write a bf16 safetensors file of a FLUX shape and return its config; about 40 MB of memory.
+
+    `size` is a config, or the bytes that the file may have at most (see `config.of_size`).
+    """
+    config = size if isinstance(size, FluxConfig) else of_size(size)
+    shapes = config.shapes()
+    block = _block(seed)
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "wb", buffering=0) as file:
+            file.write(_header({key: ("BF16", shape) for key, shape in shapes.items()}))
+            for key, shape in shapes.items():
+                for rows in _tensor_rows(block, key, shape, config.hidden, seed):
+                    _write(file, rows)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return config
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors that fit in memory as one safetensors file, in their order."""
+    specs = {key: (dtype_name(t.dtype), tuple(t.shape)) for key, t in tensors.items()}
+    with open(path, "wb", buffering=0) as file:
+        file.write(_header(specs))
+        for tensor in tensors.values():
+            _write(file, tensor.contiguous())
+
+
+def outlier_channels(inputs: int, key: str, seed: int) -> torch.Tensor:
+    """The input channels of a matrix that stand out: int64, at least two, 1 of 512."""
+    count = max(2, inputs // OUTLIER_EVERY)
+    return torch.randperm(inputs, generator=generator(seed, f"{key}/outliers"))[:count]
+
+
+def generator(seed: int, key: str) -> torch.Generator:
+    """The random numbers that belong to one name."""
+    return torch.Generator().manual_seed(zlib.crc32(f"{seed}/{key}".encode()))
+
+
+def _block(seed: int) -> torch.Tensor:
+    """(2 * BLOCK_ELEMENTS,) bf16 standard normal numbers; the second half repeats the first."""
+    block = torch.empty(2 * BLOCK_ELEMENTS, dtype=torch.bfloat16)
+    source = generator(seed, "block")
+    step = 1 << 18
+    for first in range(0, BLOCK_ELEMENTS, step):
+        last = min(first + step, BLOCK_ELEMENTS)
+        block[first:last] = torch.randn(last - first, generator=source)
+    block[BLOCK_ELEMENTS:] = block[:BLOCK_ELEMENTS]
+    return block
+
+
+def _tensor_rows(
+    block: torch.Tensor, key: str, shape: tuple[int, ...], hidden: int, seed: int
+) -> Iterator[torch.Tensor]:
+    """The tensor in runs of rows of at most 4 MB (a vector: whole), bf16, each in the same buffer."""
+    if len(shape) == 1:
+        yield _vector(block, key, shape[0], hidden, seed)
+        return
+    n, k = shape
+    name = key.removesuffix(".weight")
+    rows = (torch.randn(n, 1, generator=generator(seed, f"{key}/rows")) * ROW_SIGMA).exp()
+    rows = (rows * _gain(name) / math.sqrt(k)).to(torch.bfloat16)
+    columns = _columns(name, k, seed).to(torch.bfloat16)
+    offset = zlib.crc32(f"{seed}/{key}/offset".encode()) % BLOCK_ELEMENTS
+    step = max(1, (1 << 21) // k)
+    buffer = torch.empty(min(step, n), k, dtype=torch.bfloat16)
+    for first in range(0, n, step):
+        last = min(first + step, n)
+        out = buffer[: last - first]
+        at = (offset + first * k) % BLOCK_ELEMENTS
+        torch.mul(block[at : at + out.numel()].view(-1, k), rows[first:last], out=out)
+        yield out.mul_(columns)
+
+
+def _vector(block: torch.Tensor, key: str, size: int, hidden: int, seed: int) -> torch.Tensor:
+    """Norm scales around 1; biases around 0; in a modulation's bias the outliers of the activations."""
+    at = zlib.crc32(f"{seed}/{key}/offset".encode()) % BLOCK_ELEMENTS
+    noise = block[at : at + size].float()
+    if key.endswith(".scale"):
+        return (1 + 0.1 * noise).to(torch.bfloat16)
+    vector = 0.02 * noise
+    name = key.removesuffix(".bias")
+    if name.endswith(MODULATION):
+        runs = vector.view(-1, hidden)  # shift, scale, gate, and again for the MLP in double blocks
+        runs[2::3] += 0.3  # gates: every block adds to the stream
+        prefix = name.removesuffix("_mod.lin").removesuffix(".modulation.lin")
+        readers = ("_attn.qkv", "_mlp.0") if name.endswith("_mod.lin") else (".linear1",)
+        for row, reader in zip(runs[1::3], readers, strict=True):
+            channels, factors = _activation_outliers(prefix + reader, hidden, seed)
+            row[channels] = factors - 1
+    return vector.to(torch.bfloat16)
+
+
+def _columns(name: str, inputs: int, seed: int) -> torch.Tensor:
+    """(inputs,) float32: the factor of each input channel of a matrix."""
+    columns = torch.ones(inputs)
+    if not name.startswith(("double_blocks.", "single_blocks.")) or name.endswith(MODULATION):
+        return columns
+    channels = outlier_channels(inputs, name, seed)
+    spread = torch.rand(len(channels), generator=generator(seed, f"{name}/factors"))
+    columns[channels] = 3 + 5 * spread
+    if name.endswith(MODULATED):
+        channels, factors = _activation_outliers(name, inputs, seed)
+        columns[channels] = factors.rsqrt()
+    return columns
+
+
+def _activation_outliers(name: str, hidden: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(channels, factors of 10 to 40) of the modulated activations that the layer `name` reads."""
+    channels = outlier_channels(hidden, f"{name}/activations", seed)
+    spread = torch.rand(len(channels), generator=generator(seed, f"{name}/activation-factors"))
+    return channels, 10 + 30 * spread
+
+
+def _gain(name: str) -> float:
+    """How large a layer's output is for inputs around 1: modulation adds little to its bias."""
+    return 0.1 if name.endswith((*MODULATION, "adaLN_modulation.1")) else 0.7
+
+
+def _header(specs: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
+    """The safetensors header of tensors that follow one another, padded to 8 bytes."""
+    entries: dict[str, object] = {}
+    at = 0
+    for key, (dtype, shape) in specs.items():
+        size = math.prod(shape) * (4 if dtype == "F32" else 2)
+        entries[key] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _write(file: RawIOBase, tensor: torch.Tensor) -> None:
+    """All bytes of a contiguous CPU tensor; through its address, since numpy knows no bf16."""
+    size = tensor.numel() * tensor.element_size()
+    if not size:
+        return
+    view = memoryview((ctypes.c_char * size).from_address(tensor.data_ptr())).cast("B")
+    while view:
+        view = view[file.write(view) or 0 :]

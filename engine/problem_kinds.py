@@ -1,0 +1,83 @@
+"""Every kind of fault that a checkpoint can have, in one table: a kind and a finding in, a Problem out.
+
+`refuses`: the numbers cannot be known, so `read` refuses the file; otherwise the fault is told and the file is read.
+`stock_wrong`: stock ComfyUI opens the file and computes with other numbers, or stops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .problem import Problem
+
+REPAIR = "write a mended copy with `fusequant repair SRC --out DST`"
+AGAIN = "take the file from its source again, or quantize the original with `fusequant convert`"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is expected where this fault was found, what to do about it, and how bad it is."""
+
+    expected: str
+    fix: str
+    refuses: bool = False
+    stock_wrong: bool = True
+
+
+KINDS: dict[str, Kind] = {
+    # numbers that cannot be known
+    "int8-without-scale": Kind("a weight_scale beside int8 codes", AGAIN, refuses=True),
+    "scale-not-finite": Kind("finite scales", AGAIN, refuses=True),
+    "scale-per-column": Kind("one scale per output row, [N, 1]", AGAIN, refuses=True),
+    "scale-shape": Kind("a scale that fits the weight", AGAIN, refuses=True),
+    "scale-dtype": Kind("floating point scales", AGAIN, refuses=True),
+    "scales-differ": Kind("one scale per weight", AGAIN, refuses=True),
+    "marker-not-json": Kind("a UTF-8 JSON object with the layer's format", AGAIN, refuses=True),
+    "codes-shape": Kind("codes of the shape that the format packs", AGAIN, refuses=True),
+    "convrot-groupsize": Kind("a group size that is a power of 4 and divides K", AGAIN, refuses=True),
+    # numbers that are known although the file says something else
+    "float8-marker-on-int8": Kind("the format int8_tensorwise for int8 codes", REPAIR),
+    "int8-marker-on-float8": Kind("a float8 format for float8 codes", REPAIR),
+    "fp8-marker-on-int8-file": Kind("comfy_quant int8_tensorwise instead of scaled_fp8", REPAIR),
+    "e5m2-under-e4m3": Kind("the format float8_e5m2 for e5m2 codes", REPAIR),
+    "e4m3-under-e5m2": Kind("the format float8_e4m3fn for e4m3 codes", REPAIR),
+    "marker-on-float": Kind("no marker on a floating point weight", REPAIR),
+    "marker-without-layer": Kind("a weight for every marker", REPAIR, stock_wrong=False),
+    "marker-without-scales": Kind("a scale_weight for each float8 weight", REPAIR),
+    "marker-without-format": Kind("a `format` in the layer's JSON", REPAIR),
+    "scale-without-marker": Kind("a comfy_quant marker: stock ComfyUI ignores the scale", REPAIR),
+    "row-scale-under-tensor-id": Kind("one scale per tensor under this format id", REPAIR),
+    "scale-transposed": Kind("row scales of shape [N, 1]", REPAIR),
+    "scale-one-dimension": Kind("row scales of shape [N, 1]", REPAIR),
+    "scale-twice": Kind("one of weight_scale and scale_weight", REPAIR, stock_wrong=False),
+    "scale-e8m0": Kind("float32 scales: stock ComfyUI cannot read this dtype", REPAIR),
+    "scale-not-float32": Kind("float32 scales", REPAIR, stock_wrong=False),
+    "scale-zero": Kind("positive scales", AGAIN, stock_wrong=False),
+    "scale-negative": Kind("positive scales", AGAIN, stock_wrong=False),
+    "fp8-without-scale": Kind("a scale beside each float8 weight", REPAIR, stock_wrong=False),
+    "orphan-scale": Kind("a quantized weight for every scale", REPAIR, stock_wrong=False),
+    "small-layer-quantized": Kind(
+        "weights under 16 KiB unquantized: stock ComfyUI rounds them a second time", REPAIR,
+        stock_wrong=False,
+    ),
+    "maybe-rotated": Kind(
+        "a convrot flag in the file if the weights are rotated",
+        "if the file was saved with QuaRot on, quantize the original again: nothing in it says so",
+    ),
+    "not-finite": Kind("finite numbers", AGAIN, stock_wrong=False),
+    # storage that stock ComfyUI 0.33 does not know
+    "no-core-format": Kind(
+        "a format of stock ComfyUI 0.33", "open it with FuseQuant's loaders, or convert to int8 or fp8"
+    ),
+    "needs-newer-core": Kind(
+        "ComfyUI 0.38 or newer for this format", "open it with FuseQuant's loaders, or update ComfyUI"
+    ),
+    "family-unknown": Kind("a model family that FuseQuant knows", "open it with a stock loader"),
+    "names-not-core": Kind("ComfyUI's layer names", REPAIR),
+}  # fmt: skip
+
+
+def tell(kind: str, found: str, layer: str | None = None) -> Problem:
+    """The Problem of a kind of the table, for `layer` (None: the whole file)."""
+    row = KINDS[kind]
+    return Problem(kind, found, row.expected, row.fix, layer)

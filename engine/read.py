@@ -1,0 +1,75 @@
+"""An opened checkpoint in, its contents out: exactly one format recognises it and lists its layers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from .errors import Refused
+from .format import Contents, Format
+from .parts import discover
+from .problem_kinds import KINDS
+from .source import Source
+
+
+def formats() -> Mapping[str, Format]:
+    """Every dialect by name."""
+    return discover(f"{__package__}.formats", "FORMAT")
+
+
+def recognise_format(source: Source) -> Format:
+    """The one format whose names, dtypes and shapes these are; none or several are refused."""
+    if not source.tensors:
+        raise Refused(
+            "empty-checkpoint",
+            found="no tensors",
+            expected="a checkpoint with weights",
+            fix="check that the download is complete",
+        )
+    found = [form for form in formats().values() if form.detect(source)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise Refused(
+            "format-ambiguous",
+            found=f"the signs of {', '.join(form.title for form in found)}",
+            expected="one dialect in one file",
+            fix="pass each part as a file of its own",
+        )
+    raise Refused(
+        "format-unknown",
+        found=summary(source),
+        expected=f"one of {', '.join(form.title for form in formats().values())}",
+        fix="convert from the unquantized checkpoint instead",
+    )
+
+
+def summary(source: Source) -> str:
+    """The dtypes and the first names of a source, in one line."""
+    counts = Counter(spec.dtype for spec in source.tensors.values())
+    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in counts.most_common(5))
+    names = ", ".join(list(source.tensors)[:3])
+    return f"tensors {dtypes}, named {names}"
+
+
+def examine(source: Source) -> Contents:
+    """Everything the format says of the source, faults that make its numbers unknowable included."""
+    return recognise_format(source).split(source)
+
+
+def read(source: Source) -> Contents:
+    """The layers of a checkpoint whose numbers can all be known; the first fault that forbids it is refused.
+
+    Works on names, shapes and small tensors alone; torch is not imported.
+    """
+    contents = examine(source)
+    for problem in contents.problems:
+        if KINDS[problem.kind].refuses:
+            raise Refused(
+                problem.kind,
+                found=problem.found,
+                expected=problem.expected,
+                fix=problem.fix,
+                layer=problem.layer,
+            )
+    return contents

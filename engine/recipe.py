@@ -1,0 +1,77 @@
+"""What a file was made from, in its header: content fingerprints, strengths, scheme, version."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .source import Source
+
+VERSION = "0.1.0"
+METADATA_KEY = "fusequant"
+_SAMPLE_BYTES = 4096
+
+
+def fingerprint(source: Source) -> str:
+    """A hash of all names, dtypes and shapes and of 4 KiB of numbers at both ends of each tensor.
+
+    No path, date or order of files goes in: a model in one file or in ten has one fingerprint.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(source.tensors):
+        spec = source.tensors[name]
+        digest.update(f"{name}\0{spec.dtype}\0{spec.shape}\0".encode())
+        digest.update(source.read_bytes(name, 0, _SAMPLE_BYTES))
+        tail = max(0, spec.size_bytes - _SAMPLE_BYTES)
+        digest.update(source.read_bytes(name, tail, _SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class FusedLora:
+    """One LoRA as it went in: which numbers and how strong."""
+
+    fingerprint: str
+    strength: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the bytes of a converted file; equal recipes give equal files."""
+
+    source: str
+    scheme: str
+    loras: tuple[FusedLora, ...] = ()
+    keep: tuple[str, ...] = ()
+    dtype: str | None = None
+    version: str = VERSION
+
+    def to_json(self) -> str:
+        facts = {
+            "version": self.version,
+            "source": self.source,
+            "scheme": self.scheme,
+            "loras": [{"file": x.fingerprint, "strength": x.strength} for x in self.loras],
+            "keep": list(self.keep),
+            "dtype": self.dtype,
+        }
+        return json.dumps(facts, separators=(",", ":"))
+
+
+def recipe_of(
+    source: Source,
+    scheme: str,
+    loras: Sequence[tuple[Source, float]] = (),
+    keep: Sequence[str] = (),
+    dtype: str | None = None,
+) -> Recipe:
+    """The recipe of a conversion, from opened files."""
+    return Recipe(
+        source=fingerprint(source),
+        scheme=scheme,
+        loras=tuple(FusedLora(fingerprint(lora), strength) for lora, strength in loras),
+        keep=tuple(keep),
+        dtype=dtype,
+    )

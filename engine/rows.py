@@ -1,0 +1,96 @@
+"""A layer and its source in, its float32 rows out, whatever form they are stored in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from . import schemes
+from .layer import Layer, Part
+from .parts import discover
+from .scheme import Block, Scheme
+from .source import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# rows(start, stop) -> (stop - start, elements of a row) float32, a fresh tensor
+RowReader = Callable[[int, int], torch.Tensor]
+
+
+def all_schemes() -> Mapping[str, Scheme]:
+    """Every scheme by name."""
+    return discover(schemes.__name__, "SCHEME")
+
+
+def row_count(layer: Layer) -> int:
+    """Dim 0 of a layer; a scalar is one row."""
+    return layer.shape[0] if layer.shape else 1
+
+
+def row_elements(layer: Layer) -> int:
+    """Numbers in one row of a layer."""
+    return layer.elements // row_count(layer) if row_count(layer) else 0
+
+
+def plain_rows(source: Source, part: Part, start: int, stop: int) -> torch.Tensor:
+    """Rows of a part that holds plain numbers, as a view of the map in the stored dtype."""
+    stored = source.tensor(part.tensors["weight"])
+    flat = stored.reshape(stored.shape[0], -1) if stored.dim() else stored.reshape(1, 1)
+    return flat[start:stop]
+
+
+def _piece_rows(
+    scheme: Scheme, source: Source, part: Part, start: int, stop: int
+) -> dict[str, torch.Tensor]:
+    """The pieces of a quantized part that rows [start, stop) need."""
+    codes = source.tensor(part.tensors["weight"])
+    rows = codes.shape[0]
+    pieces = {}
+    for role, name in part.tensors.items():
+        piece = codes if role == "weight" else source.tensor(name)
+        axis = scheme.row_axis.get(role)
+        if axis is None or piece.dim() <= axis or piece.numel() == 1:
+            pieces[role] = piece
+            continue
+        size = scheme.granularity.size if isinstance(scheme.granularity, Block) else 1
+        per_row = role != "weight" and size > 1
+        low, high = (start // size, -(-stop // size)) if per_row else (start, stop)
+        expected = -(-rows // size) if per_row else rows
+        whole = piece.shape[axis] != expected
+        pieces[role] = piece if whole else piece.narrow(axis, low, high - low)
+    return pieces
+
+
+def part_rows(source: Source, part: Part, start: int, stop: int) -> torch.Tensor:
+    """Rows [start, stop) of a part as fresh float32 (rows, k)."""
+    if part.scheme == "none":
+        view = plain_rows(source, part, start, stop)
+        return view.to(torch.float32, copy=True)
+    scheme = all_schemes()[part.scheme]
+    low = start - start % scheme.row_step  # block scales begin on a tile
+    values = scheme.dequantize(_piece_rows(scheme, source, part, low, stop), part.settings)
+    return values[start - low :]
+
+
+def rows_of(layer: Layer, source: Source) -> RowReader:
+    """A reader of a layer's rows: its parts one below the other."""
+    spans = []
+    at = 0
+    for part in layer.parts:
+        stored = source.tensors[part.tensors["weight"]].shape
+        low, high = part.rows or (0, stored[0] if stored else 1)
+        spans.append((at, at + high - low, low, part))
+        at += high - low
+
+    def read(start: int, stop: int) -> torch.Tensor:
+        found = []
+        for first, last, low, part in spans:
+            begin, end = max(start, first), min(stop, last)
+            if begin < end:
+                found.append(part_rows(source, part, begin - first + low, end - first + low))
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    return read

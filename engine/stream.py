@@ -1,0 +1,269 @@
+"""Outputs and row readers in, a written file out: layers side by side, each in cache-sized rows.
+
+A worker takes a whole layer, so there is nothing to wait for between chunks; memory does not grow
+with the size of a tensor. Reading is by the system's own read-ahead, writing by its write-back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from ..kernels import ops
+from .errors import Refused
+from .files.writer import Writer
+from .layer import Layer
+from .outputs import Output
+from .rows import RowReader, all_schemes, plain_rows, row_count, row_elements, rows_of
+from .scheme import Scheme, Tensor
+from .source import Source
+from .tensors import TensorSpec, torch_dtype
+
+# elements of a chunk: float32 of it fits a core's cache, or keeps a GPU busy
+CHUNK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 25, "mps": 1 << 24, "xpu": 1 << 25}
+MAX_WORKERS = 16
+
+
+class Cancelled(Exception):  # noqa: N818 - the user's wish, not an error
+    """The caller's progress function asked to stop."""
+
+
+Progress = Callable[[int, int], None]  # (bytes of source done, bytes of source in all)
+
+
+def memory_view(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a contiguous CPU tensor of any dtype, without numpy; keep the tensor alive."""
+    size = tensor.numel() * tensor.element_size()
+    if not size:
+        return memoryview(b"")
+    return memoryview((ctypes.c_char * size).from_address(tensor.data_ptr())).cast("B")
+
+
+@contextmanager
+def single_threaded_torch() -> Iterator[None]:
+    """Each worker is one thread: torch's own pool would only fight with them. Restored after."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def worker_count(device: str) -> int:
+    """How many layers are worked on at once: one per core, few when a GPU does the arithmetic."""
+    return min(MAX_WORKERS, os.cpu_count() or 1) if device == "cpu" else 2
+
+
+def chunk_rows(layer: Layer, device: str, step: int = 1) -> int:
+    """Rows of a chunk: a multiple of `step`, at least one step."""
+    budget = CHUNK_ELEMENTS[device.split(":")[0]]
+    rows = budget // max(1, row_elements(layer))
+    return max(step, rows - rows % step)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One layer of the new file, who reads its rows and what a chunk of it is computed on."""
+
+    output: Output
+    source: Source
+    fused: RowReader | None  # None: no LoRA touches the layer
+    device: str
+
+    @property
+    def layer(self) -> Layer:
+        return self.output.choice.layer
+
+    @property
+    def source_bytes(self) -> int:
+        names = {part.tensors["weight"] for part in self.layer.parts}
+        return sum(self.source.tensors[name].size_bytes for name in names)
+
+    def rows(self) -> RowReader:
+        return self.fused or rows_of(self.layer, self.source)
+
+    def spans(self, step: int = 1) -> Iterator[tuple[int, int]]:
+        """(start, stop) of each chunk."""
+        rows, size = row_count(self.layer), chunk_rows(self.layer, self.device, step)
+        for start in range(0, rows, size):
+            yield start, min(rows, start + size)
+
+
+class Stream:
+    """Runs jobs into a writer; stops all of them at the first error or at a cancel."""
+
+    def __init__(self, writer: Writer, progress: Progress, total_bytes: int) -> None:
+        self._writer, self._progress, self._total = writer, progress, total_bytes
+        self._done = 0
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+
+    def run(self, jobs: Sequence[Job], workers: int) -> None:
+        """Largest first, so that no worker is left alone with a big layer at the end."""
+        queue = sorted(jobs, key=lambda job: -job.source_bytes)
+        for job in queue[:workers]:
+            self._prefetch(job)
+        following = dict(zip(map(id, queue), queue[workers:], strict=False))
+        with ThreadPoolExecutor(workers, thread_name_prefix="fusequant") as pool:
+            futures = [pool.submit(self._guarded, job, following.get(id(job))) for job in queue]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            except BaseException:  # Ctrl-C while waiting: let the workers go before passing it on
+                self._stop.set()
+                raise
+            finally:
+                for future in futures:
+                    future.cancel()
+        errors = [f.exception() for f in futures if not f.cancelled() and f.exception()]
+        for error in sorted(errors, key=lambda e: isinstance(e, Cancelled)):  # the cause comes first
+            if error is not None:
+                raise error
+
+    def _guarded(self, job: Job, after: Job | None) -> None:
+        if self._stop.is_set():
+            return
+        try:
+            if after is not None:
+                self._prefetch(after)
+            with torch.inference_mode():
+                self._write_layer(job)
+        except BaseException:
+            self._stop.set()
+            raise
+
+    @staticmethod
+    def _prefetch(job: Job) -> None:
+        for part in job.layer.parts:
+            job.source.prefetch(part.tensors["weight"])
+
+    def _advance(self, size_bytes: int) -> None:
+        if self._stop.is_set():
+            raise Cancelled
+        with self._lock:
+            self._done += size_bytes
+            self._progress(self._done, self._total)
+
+    def _put(self, spec: TensorSpec, tensor: torch.Tensor, at: int = 0) -> None:
+        wanted = torch_dtype(spec.dtype)
+        ready = tensor.to("cpu", wanted).contiguous()
+        self._writer.write(spec.name, memory_view(ready), at)
+
+    def _write_layer(self, job: Job) -> None:
+        for role, data in job.output.known.items():
+            self._writer.write(job.output.tensors[role].name, memoryview(data))
+        if job.output.as_stored:
+            self._restate(job)
+        elif job.output.choice.scheme == "none":
+            self._store_plain(job)
+        else:
+            self._quantize(job)
+
+    def _store_plain(self, job: Job) -> None:
+        """Copy, cast or fuse a layer that stays floating point (or is no floating point at all)."""
+        layer, spec = job.layer, job.output.tensors["weight"]
+        row_bytes = spec.size_bytes // max(1, row_count(layer))
+        part = layer.parts[0]
+        stored = job.source.tensors[part.tensors["weight"]]
+        copied = (
+            job.fused is None
+            and len(layer.parts) == 1
+            and part.rows is None
+            and part.scheme == "none"
+            and stored.dtype == spec.dtype
+        )
+        rows = None if copied else job.rows()
+        for start, stop in job.spans(1):
+            chunk = plain_rows(job.source, part, start, stop) if rows is None else rows(start, stop)
+            if rows is not None:
+                self._refuse_overflow(layer, chunk, spec)
+            self._put(spec, chunk, start * row_bytes)
+            self._advance(job.source_bytes * (stop - start) // max(1, row_count(layer)))
+
+    @staticmethod
+    def _refuse_overflow(layer: Layer, chunk: torch.Tensor, spec: TensorSpec) -> None:
+        """A sum that does not fit float16 would turn to infinity without a word."""
+        if spec.dtype == "F16" and chunk.numel() and float(ops.amax(chunk)) > 65504.0:
+            raise Refused(
+                "overflow",
+                found=f"a value of {float(ops.amax(chunk)):.4g}",
+                expected="at most 65504, the largest float16",
+                fix="write with --dtype bf16 or fp32",
+                layer=layer.name,
+            )
+
+    def _restate(self, job: Job) -> None:
+        """Write the codes of the source unchanged; scales as float32 in the shape core reads."""
+        part = job.layer.parts[0]
+        for role, spec in job.output.tensors.items():
+            if role == "comfy_quant":
+                continue
+            if role not in part.tensors:  # a bare cast has no scale: it is one
+                stored = torch.zeros(()) if role == "zeros" else torch.ones(())
+            else:
+                stored = job.source.tensor(part.tensors[role])
+            if role != "weight":
+                stored = stored.to(torch_dtype(spec.dtype))
+                if stored.numel() == math.prod(spec.shape):
+                    stored = stored.reshape(spec.shape)
+                stored = stored.expand(spec.shape)
+            self._put(spec, stored)
+        self._advance(job.source_bytes)
+
+    def _largest(self, job: Job, rows: RowReader) -> torch.Tensor:
+        """The largest magnitude of the whole weight, read once more before it is quantized."""
+        part = job.layer.parts[0]
+        plain = job.fused is None and len(job.layer.parts) == 1 and part.scheme == "none"
+        low = part.rows[0] if part.rows else 0
+        found = []
+        for start, stop in job.spans():
+            if self._stop.is_set():
+                raise Cancelled
+            if plain:
+                chunk = plain_rows(job.source, part, start + low, stop + low)
+            else:
+                chunk = rows(start, stop)
+            found.append(ops.amax(chunk))
+        return torch.stack(found).amax()
+
+    def _quantize(self, job: Job) -> None:
+        scheme = all_schemes()[job.output.choice.scheme]
+        layer, rows = job.layer, job.rows()
+        amax = self._largest(job, rows) if isinstance(scheme.granularity, Tensor) else None
+        weight = job.output.tensors["weight"]
+        row_bytes = weight.size_bytes // layer.shape[0]
+        kept: dict[str, list[torch.Tensor]] = {}
+        for start, stop in job.spans(scheme.row_step):
+            chunk = rows(start, stop).to(job.device)
+            pieces = scheme.quantize(chunk, amax)
+            self._put(weight, pieces.pop("weight"), start * row_bytes)
+            self._refuse_non_finite(layer, pieces)
+            for role, piece in pieces.items():
+                kept.setdefault(role, []).append(piece.cpu())
+            self._advance(job.source_bytes * (stop - start) // layer.shape[0])
+        for role, found in kept.items():
+            self._put(job.output.tensors[role], _stack(scheme, role, found))
+
+    @staticmethod
+    def _refuse_non_finite(layer: Layer, pieces: Mapping[str, torch.Tensor]) -> None:
+        if not bool(torch.isfinite(pieces["scale"]).all()):
+            raise Refused(
+                "non-finite-weights",
+                found="NaN or infinity among the weights",
+                expected="finite numbers",
+                fix="the file (or a LoRA fused into it) is damaged: download it again",
+                layer=layer.name,
+            )
+
+
+def _stack(scheme: Scheme, role: str, found: Sequence[torch.Tensor]) -> torch.Tensor:
+    axis = scheme.row_axis.get(role)
+    return found[0] if axis is None else torch.cat(list(found), axis)

@@ -1,0 +1,172 @@
+"""A call of an op in, the backend that takes it out; if none does, every backend's reason in one error."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from .constraints import Constraint
+
+log = logging.getLogger(__name__)
+
+_forced: ContextVar[str | None] = ContextVar("fusequant_backend", default=None)
+
+
+class NoBackend(Exception):  # noqa: N818 - it is an answer, not a fault of ours
+    """No backend takes a call. `reasons` maps each backend that was asked to why it refused."""
+
+    def __init__(self, op: str, reasons: Mapping[str, str], asked_for: str | None = None) -> None:
+        self.op, self.reasons, self.asked_for = op, dict(reasons), asked_for
+        told = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
+        who = f"backend {asked_for!r}, which was asked for," if asked_for else "no backend"
+        can = "cannot run" if asked_for else "can run"
+        super().__init__(f"{who} {can} {op!r}: {told}")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An op that a backend runs, and what it asks of each argument.
+
+    `order` overrides the backend's order per device type. `error` bounds a linear: relative Frobenius
+    error against float64 `x @ dequantize(weight).T + bias`, for x from N(0, 1).
+    """
+
+    op: str
+    run: Callable[..., Any]
+    needs: Mapping[str, tuple[Constraint, ...]] = field(default_factory=dict)
+    order: Mapping[str, int] = field(default_factory=dict)
+    error: float | None = None
+
+    def check(self, call: Mapping[str, Any]) -> str | None:
+        """The first reason why this claim does not take the call's arguments, or None."""
+        for name, rules in self.needs.items():
+            for rule in rules:
+                reason = rule.check(call[name])
+                if reason:
+                    return f"{name} {reason}"
+        return None
+
+    def describe(self) -> str:
+        """What the arguments must be, in one line; empty when anything goes."""
+        return "; ".join(
+            f"{name}: {', '.join(rule.describe() for rule in rules)}"
+            for name, rules in self.needs.items()
+        )
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A set of implementations of ops. A lower `order` is asked first.
+
+    available() -> None, or the reason why nothing of this backend can run in this process.
+    Several claims for one op are tried as they are listed.
+    """
+
+    name: str
+    title: str
+    order: int
+    claims: tuple[Claim, ...]
+    available: Callable[[], str | None] = lambda: None
+
+
+@dataclass(frozen=True)
+class BackendFacts:
+    """A row of the `fusequant backends` table; `ops` maps an op to its claims' constraints in words."""
+
+    name: str
+    title: str
+    refusal: str | None
+    ops: Mapping[str, tuple[str, ...]]
+
+
+@cache
+def backends() -> Mapping[str, Backend]:
+    """Every backend in `backends/` by name, each module's constant BACKEND."""
+    folder = importlib.import_module(".backends", __package__)
+    found: dict[str, Backend] = {}
+    for info in sorted(pkgutil.iter_modules(folder.__path__), key=lambda info: info.name):
+        if not info.name.startswith("_"):
+            part: Backend = importlib.import_module(f"{folder.__name__}.{info.name}").BACKEND
+            found[part.name] = part
+    return MappingProxyType(found)
+
+
+@cache
+def refusal(name: str) -> str | None:
+    """Why the backend cannot run at all in this process, or None. Asked once."""
+    return backends()[name].available()
+
+
+def describe_backends() -> tuple[BackendFacts, ...]:
+    """Every backend, whether it is available and why not, and the ops that it claims, with constraints."""
+    rows = []
+    for backend in sorted(backends().values(), key=lambda backend: backend.order):
+        ops: dict[str, tuple[str, ...]] = {}
+        for claim in backend.claims:
+            ops[claim.op] = (*ops.get(claim.op, ()), claim.describe())
+        rows.append(BackendFacts(backend.name, backend.title, refusal(backend.name), ops))
+    return tuple(rows)
+
+
+@contextmanager
+def use_backend(name: str | None) -> Iterator[None]:
+    """Have `name` run every op inside the block, or refuse; None gives the choice back.
+
+    The choice belongs to this context: threads started inside do not inherit it, unless they run in a
+    copy of the context (`contextvars.copy_context().run`).
+    """
+    if name is not None and name not in backends():
+        raise NoBackend("any op", {name: f"is none of {', '.join(backends())}"}, asked_for=name)
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+@cache
+def _candidates(op: str, device: str) -> tuple[tuple[Backend, Claim], ...]:
+    claims = [
+        (backend, claim)
+        for backend in backends().values()
+        for claim in backend.claims
+        if claim.op == op
+    ]
+    return tuple(sorted(claims, key=lambda pair: pair[1].order.get(device, pair[0].order)))
+
+
+def choose(op: str, call: Mapping[str, Any]) -> Claim:
+    """The first claim for `op` that takes the call's arguments; the first argument gives the device.
+
+    Raises NoBackend with each backend's reason.
+    """
+    first: torch.Tensor = next(iter(call.values()))
+    forced = _forced.get()
+    reasons: dict[str, str] = {}
+    for backend, claim in _candidates(op, first.device.type):
+        if forced is not None and backend.name != forced:
+            continue
+        reason = refusal(backend.name) or claim.check(call)
+        if reason is None:
+            log.debug("%s: %s", op, backend.name)
+            return claim
+        told = reasons.get(backend.name)
+        reasons[backend.name] = f"{told}, or {reason}" if told and told != reason else reason
+    asked = [forced] if forced is not None else list(backends())
+    missing = {name: f"has no {op}" for name in asked if name not in reasons}
+    raise NoBackend(op, reasons | missing, asked_for=forced)
+
+
+def run(op: str, **call: Any) -> Any:
+    """Run `op` on the backend that takes these arguments."""
+    return choose(op, call).run(**call)
