@@ -1,1 +1,10 @@
 """FuseQuant: fuse, quantize and offload diffusion transformers. Imports nothing when loaded."""
+
+WEB_DIRECTORY = "./web"
+
+
+async def comfy_entrypoint():  # type: ignore[no-untyped-def]
+    """Called by ComfyUI when it loads the pack -> the extension that names our nodes."""
+    from .nodes._loading import extension
+
+    return extension()

@@ -1,7 +1,7 @@
-"""A ComfyUI folder in, the header-only specs of real models out: `python make_specs.py COMFYUI OUT`.
+"""A ComfyUI folder in, header-only specs of real models out: `python make_specs.py COMFYUI OUT`.
 
-Run it with ComfyUI's own interpreter. The names and shapes are those of ComfyUI's model classes, built
-on the meta device with the public configurations; no weight is read or made.
+Run it with ComfyUI's own interpreter. The names and shapes are those of ComfyUI's model classes,
+built on the meta device with the public configurations; no weight is read or made.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FLUX = {
 WAN_14B = {"dim": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 40, "out_dim": 16}
 WAN_5B = {"dim": 3072, "ffn_dim": 14336, "num_heads": 24, "num_layers": 30, "in_dim": 48}
 
-# name: (title, public file, dtype, class, arguments, parameters in billions, names the class leaves out)
+# name: (title, public file, dtype, class, arguments, billions of parameters, what the class lacks)
 MODELS = {
     "qwen-image-edit-2511": (
         "Qwen-Image-Edit 2511", "qwen_image_edit_2511_bf16.safetensors", "BF16",
@@ -79,7 +79,11 @@ def shapes_of(comfyui: Path, path: str, arguments: dict[str, object]) -> Shapes:
 
     module, _, name = path.rpartition(".")
     build = getattr(importlib.import_module(module), name)
-    placed = {"dtype": torch.bfloat16, "device": "meta", "operations": comfy.ops.disable_weight_init}
+    placed = {
+        "dtype": torch.bfloat16,
+        "device": "meta",
+        "operations": comfy.ops.disable_weight_init,
+    }
     with torch.device("meta"):
         if "config" in arguments:
             config = arguments["config"]
@@ -87,7 +91,13 @@ def shapes_of(comfyui: Path, path: str, arguments: dict[str, object]) -> Shapes:
             model = build(facts, **placed)
         else:
             model = build(**arguments, **placed)
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    # ComfyUI's class calls them `weight`; the public FLUX files, as trained, `scale`
+    rename = path.startswith("comfy.ldm.flux.")
+    return {
+        re.sub(r"(query_norm|key_norm)\.weight$", r"\1.scale", name) if rename else name: shape
+        for name, shape in found.items()
+    }
 
 
 def folded(shapes: Shapes) -> dict[str, list[object]]:

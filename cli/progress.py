@@ -1,4 +1,4 @@
-"""Bytes done in, a progress line with rate and time left on stderr out; silent when nobody looks."""
+"""Bytes done in, a progress line on stderr out: share, rate, time left; silent in a pipe."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ class Bar:
         share = done / total if total else 1.0
         rate = done / max(now - self._start, 1e-6)
         left = (total - done) / rate if rate else 0.0
-        bar = "█" * round(share * _WIDTH)
-        sys.stderr.write(
-            f"\r{self._label} {bar:<{_WIDTH}} {share:4.0%}  {rate / 1e9:.2f} GB/s  {left:3.0f} s left "
-        )
+        bar = f"{'█' * round(share * _WIDTH):<{_WIDTH}}"
+        speed = f"{rate / 1e9:.2f} GB/s  {left:3.0f} s left "
+        sys.stderr.write(f"\r{self._label} {bar} {share:4.0%}  {speed}")
         sys.stderr.flush()
 
     def close(self) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-Answer = Mapping[str, object]
+Answer = Mapping[str, Any]  # a JSON object
 
 
 @dataclass(frozen=True)

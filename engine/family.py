@@ -27,10 +27,15 @@ class Rule:
 
 @dataclass(frozen=True)
 class Target:
-    """Where a spelled name points: a layer's key and, in a fused weight, the rows meant."""
+    """Where a spelled name points: a layer's key and, in a fused weight, the rows meant.
+
+    `halves_swapped`: the spelled weight has the layer's two halves of rows the other way round
+    (scale, shift where core has shift, scale).
+    """
 
     key: str
     rows: tuple[int, int] | None = None
+    halves_swapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Family:
     to_core(layers, spelling) -> the same numbers under core's names (renamed, concatenated).
     aliases(shapes) -> {other module name: Target}, for core's names: how LoRA files call them.
     `kind`: "diffusion", "text" or "vision"; `loads_in` names the stock node that opens such a file.
+    `smallest_side`: matrices with a side below it stay; for models not known by name.
     """
 
     name: str
@@ -51,3 +57,4 @@ class Family:
     keep: tuple[Rule, ...] = ()
     to_core: Callable[[tuple[Layer, ...], str], tuple[Layer, ...]] = lambda layers, spelling: layers
     aliases: Callable[[Shapes], dict[str, Target]] = lambda shapes: {}
+    smallest_side: int = 0

@@ -40,24 +40,24 @@ def keeps_codes(layer: Layer, scheme: str, touched: bool) -> bool:
     return whole and not touched and scheme != "none" and layer.scheme == scheme
 
 
-def output_of(choice: Choice, touched: bool) -> Output:
-    """What is written for one choice; `touched` says that a LoRA changes the layer."""
+def output_of(choice: Choice, touched: bool, prefix: str = "") -> Output:
+    """What is written for one choice, its names behind `prefix`; `touched`: a LoRA changes it."""
     layer = choice.layer
     if choice.scheme == "none":
-        spec = TensorSpec(layer.key, choice.dtype, layer.shape)
+        spec = TensorSpec(prefix + layer.key, choice.dtype, layer.shape)
         return Output(choice, {"weight": spec}, {}, as_stored=False)
     n, k = layer.shape
     pieces = all_schemes()[choice.scheme].pieces(n, k, choice.dtype)
     tensors = {
-        role: TensorSpec(layer.name + piece.suffix, piece.dtype, piece.shape)
+        role: TensorSpec(prefix + layer.name + piece.suffix, piece.dtype, piece.shape)
         for role, piece in pieces.items()
     }
     as_stored = keeps_codes(layer, choice.scheme, touched)
     part = layer.parts[0]
     if as_stored and "input_scale" in part.tensors:
-        tensors["input_scale"] = TensorSpec(f"{layer.name}.input_scale", "F32", ())
+        tensors["input_scale"] = TensorSpec(f"{prefix}{layer.name}.input_scale", "F32", ())
     conf = quant_json(choice.scheme, n, k, part.settings if as_stored else {})
-    tensors["comfy_quant"] = TensorSpec(f"{layer.name}.comfy_quant", "U8", (len(conf),))
+    tensors["comfy_quant"] = TensorSpec(f"{prefix}{layer.name}.comfy_quant", "U8", (len(conf),))
     return Output(choice, tensors, {"comfy_quant": conf}, as_stored)
 
 

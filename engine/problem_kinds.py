@@ -1,6 +1,6 @@
-"""Every kind of fault that a checkpoint can have, in one table: a kind and a finding in, a Problem out.
+"""Every fault that a checkpoint can have, in one table: a kind and a finding in, a Problem out.
 
-`refuses`: the numbers cannot be known, so `read` refuses the file; otherwise the fault is told and the file is read.
+`refuses`: the numbers cannot be known, so `read` refuses the file; else it is told and read.
 `stock_wrong`: stock ComfyUI opens the file and computes with other numbers, or stops.
 """
 
@@ -33,8 +33,20 @@ KINDS: dict[str, Kind] = {
     "scale-dtype": Kind("floating point scales", AGAIN, refuses=True),
     "scales-differ": Kind("one scale per weight", AGAIN, refuses=True),
     "marker-not-json": Kind("a UTF-8 JSON object with the layer's format", AGAIN, refuses=True),
+    "block-size": Kind(
+        "blocks of 128 x 128 for float8 codes, rows for int8 codes",
+        "quantize the original with `fusequant convert`",
+        refuses=True,
+    ),
+    "e5m2-row-scale": Kind(
+        "one scale per tensor for e5m2 codes",
+        "quantize the original with `fusequant convert`",
+        refuses=True,
+    ),
+    "rotated-float8": Kind("int8 codes under a convrot marker", AGAIN, refuses=True),
+    "zeros-not-zero": Kind("symmetric int4 codes: all weight_zeros 0", AGAIN, refuses=True),
     "codes-shape": Kind("codes of the shape that the format packs", AGAIN, refuses=True),
-    "convrot-groupsize": Kind("a group size that is a power of 4 and divides K", AGAIN, refuses=True),
+    "convrot-groupsize": Kind("a power of 4 that divides K", AGAIN, refuses=True),
     # numbers that are known although the file says something else
     "float8-marker-on-int8": Kind("the format int8_tensorwise for int8 codes", REPAIR),
     "int8-marker-on-float8": Kind("a float8 format for float8 codes", REPAIR),
@@ -46,7 +58,7 @@ KINDS: dict[str, Kind] = {
     "marker-without-scales": Kind("a scale_weight for each float8 weight", REPAIR),
     "marker-without-format": Kind("a `format` in the layer's JSON", REPAIR),
     "scale-without-marker": Kind("a comfy_quant marker: stock ComfyUI ignores the scale", REPAIR),
-    "row-scale-under-tensor-id": Kind("one scale per tensor under this format id", REPAIR),
+    "scale-of-other-format": Kind("the scale shape that this format id has", REPAIR),
     "scale-transposed": Kind("row scales of shape [N, 1]", REPAIR),
     "scale-one-dimension": Kind("row scales of shape [N, 1]", REPAIR),
     "scale-twice": Kind("one of weight_scale and scale_weight", REPAIR, stock_wrong=False),
@@ -57,7 +69,8 @@ KINDS: dict[str, Kind] = {
     "fp8-without-scale": Kind("a scale beside each float8 weight", REPAIR, stock_wrong=False),
     "orphan-scale": Kind("a quantized weight for every scale", REPAIR, stock_wrong=False),
     "small-layer-quantized": Kind(
-        "weights under 16 KiB unquantized: stock ComfyUI rounds them a second time", REPAIR,
+        "weights of 16 KiB or less unquantized: stock ComfyUI may round them a second time",
+        "quantize the original with `fusequant convert`, which leaves such layers as they are",
         stock_wrong=False,
     ),
     "maybe-rotated": Kind(
@@ -67,11 +80,16 @@ KINDS: dict[str, Kind] = {
     "not-finite": Kind("finite numbers", AGAIN, stock_wrong=False),
     # storage that stock ComfyUI 0.33 does not know
     "no-core-format": Kind(
-        "a format of stock ComfyUI 0.33", "open it with FuseQuant's loaders, or convert to int8 or fp8"
+        "a format of stock ComfyUI 0.33", "open it with FuseQuant's loaders, or convert it to int8"
     ),
     "needs-newer-core": Kind(
-        "ComfyUI 0.38 or newer for this format", "open it with FuseQuant's loaders, or update ComfyUI"
+        "ComfyUI 0.38 or newer for this format", "open it with FuseQuant's loaders"
     ),
+    "vision-quantized": Kind(
+        "an unquantized file for the stock CLIP vision loader",
+        "open it with FuseQuant's Quantized CLIP Vision Loader",
+    ),
+    "several-files": Kind("one file for a stock loader", REPAIR),
     "family-unknown": Kind("a model family that FuseQuant knows", "open it with a stock loader"),
     "names-not-core": Kind("ComfyUI's layer names", REPAIR),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""An opened checkpoint in, its contents out: exactly one format recognises it and lists its layers."""
+"""An opened checkpoint in, its contents out: exactly one format recognises it."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def summary(source: Source) -> str:
 
 
 def examine(source: Source) -> Contents:
-    """Everything the format says of the source, faults that make its numbers unknowable included."""
+    """All that the format says of the source, faults that `read` refuses included."""
     return recognise_format(source).split(source)
 
 
 def read(source: Source) -> Contents:
-    """The layers of a checkpoint whose numbers can all be known; the first fault that forbids it is refused.
+    """The layers of a checkpoint whose numbers can all be known; a fault in them is refused.
 
     Works on names, shapes and small tensors alone; torch is not imported.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -48,20 +48,42 @@ class Piece:
     shape: tuple[int, ...]
 
 
+class Quantize(Protocol):
+    """quantize(weight, amax, dtype) -> {role: tensor}."""
+
+    def __call__(
+        self, weight: torch.Tensor, amax: torch.Tensor | None = None, dtype: str = "BF16"
+    ) -> dict[str, torch.Tensor]:
+        """See Scheme."""
+        ...
+
+
+def no_config(n: int, k: int) -> Mapping[str, object]:
+    """Nothing to say beside the format id."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Scheme:
     """Everything the pipeline, the nodes and the tests need to know of a scheme.
 
-    config(n, k) -> what the `comfy_quant` JSON says beside the format, for a weight (n, k).
+    Loading a scheme imports no torch.
+
+    config(n, k) -> what the layer's JSON says beside `format` for a weight (n, k).
     pieces(n, k, dtype) -> {role: Piece}: what is stored for a weight (n, k) that came as `dtype`.
-    refuses(n, k) -> reason or None: shapes that this scheme does not take.
-    quantize(weight, amax) -> {role: tensor}: `weight` (rows, k) float32 is a run of rows, a multiple
-        of `row_step` unless it is the last; `amax` is the largest magnitude of the *whole* weight,
-        a float32 scalar tensor, when the granularity is Tensor (None: take it from `weight`).
-        The caller stacks what comes back along `row_axis[role]`; a role not listed there is whole.
-    dequantize(tensors, settings) -> (rows, k) float32: from the pieces of a run of rows, with any
-        scale shape that the readers of this storage accept.
-    linear(x, tensors, settings, bias) -> y: the reference meaning of the layer at run time.
+    refuses(n, k) -> reason or None: shapes that this scheme does not take. Ask before the others.
+    quantize(weight, amax, dtype) -> {role: tensor}: `weight` (rows, k) is a run of rows of the
+        weight, a multiple of `row_step` unless it is the last, in float32, bfloat16 or float16 (the
+        arithmetic is float32 in any case); `amax` is the largest magnitude of the *whole* weight, a
+        float32 scalar tensor, when the granularity is Tensor (None: take it from `weight`); `dtype`
+        is what the source stores, as in `pieces`. The caller stacks what comes back along
+        `row_axis[role]`; a role that is not in `row_axis` is whole. A scale that is not finite
+        means that the rows are not: the caller refuses.
+    dequantize(tensors, settings) -> (rows, k) float32: from the pieces of a run of rows, any scale
+        shape that the readers of this storage accept; `settings` is the layer's JSON.
+    linear(x, tensors, settings, bias) -> y: what the layer computes, on the backend in force.
+    `worst_error` bounds |dequantize(quantize(w)) - w| / |w| (Frobenius) for w from N(0, 1).
+    `aliases` maps what other tools call it to the backend that the name means, or None.
     """
 
     name: str
@@ -69,17 +91,17 @@ class Scheme:
     bits: float
     granularity: Granularity
     format_id: str | None
-    config: Callable[[int, int], Mapping[str, object]]
     pieces: Callable[[int, int, str], dict[str, Piece]]
-    quantize: Callable[[torch.Tensor, torch.Tensor | None], dict[str, torch.Tensor]]
+    quantize: Quantize
     dequantize: Callable[[Tensors, Mapping[str, object]], torch.Tensor]
     linear: Callable[
         [torch.Tensor, Tensors, Mapping[str, object], torch.Tensor | None], torch.Tensor
     ]
     worst_error: float
+    config: Callable[[int, int], Mapping[str, object]] = no_config
     core_reads: str = "yes"  # "yes", "no: our loader", "0.38 and later, and our loader"
     row_axis: Mapping[str, int] = field(default_factory=lambda: {"weight": 0, "scale": 0})
     row_step: int = 1
     refuses: Callable[[int, int], str | None] = lambda n, k: None
-    aliases: tuple[str, ...] = ()
+    aliases: Mapping[str, str | None] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)

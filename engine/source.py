@@ -21,7 +21,7 @@ class Source(Protocol):
     metadata: Mapping[str, str]
 
     def read_bytes(self, name: str, at: int = 0, size: int | None = None) -> bytes:
-        """Raw bytes of one tensor: a small one whole (markers, JSON, scalars), a big one sampled."""
+        """Raw bytes of a tensor: a small one whole (markers, scalars), a big one sampled."""
         ...
 
     def tensor(self, name: str) -> torch.Tensor:

@@ -21,14 +21,15 @@ from ..kernels import ops
 from .errors import Refused
 from .files.writer import Writer
 from .layer import Layer
+from .memory import CHUNK_ELEMENTS
 from .outputs import Output
 from .rows import RowReader, all_schemes, plain_rows, row_count, row_elements, rows_of
 from .scheme import Scheme, Tensor
 from .source import Source
 from .tensors import TensorSpec, torch_dtype
 
-# elements of a chunk: float32 of it fits a core's cache, or keeps a GPU busy
-CHUNK_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 25, "mps": 1 << 24, "xpu": 1 << 25}
+# elements of a chunk where the arithmetic is not the CPU's: enough to keep the device busy
+DEVICE_CHUNK_ELEMENTS = {"cuda": 1 << 25, "mps": 1 << 24, "xpu": 1 << 25}
 MAX_WORKERS = 16
 
 
@@ -65,18 +66,21 @@ def worker_count(device: str) -> int:
 
 def chunk_rows(layer: Layer, device: str, step: int = 1) -> int:
     """Rows of a chunk: a multiple of `step`, at least one step."""
-    budget = CHUNK_ELEMENTS[device.split(":")[0]]
+    budget = DEVICE_CHUNK_ELEMENTS.get(device.split(":")[0], CHUNK_ELEMENTS)
     rows = budget // max(1, row_elements(layer))
     return max(step, rows - rows % step)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One layer of the new file, who reads its rows and what a chunk of it is computed on."""
+    """One layer of the new file, who reads its rows and what a chunk of it is computed on.
+
+    `fuse` adds the LoRAs to a reader and holds their tensors from then on; None: no LoRA is meant.
+    """
 
     output: Output
     source: Source
-    fused: RowReader | None  # None: no LoRA touches the layer
+    fuse: Callable[[RowReader], RowReader] | None
     device: str
 
     @property
@@ -89,7 +93,23 @@ class Job:
         return sum(self.source.tensors[name].size_bytes for name in names)
 
     def rows(self) -> RowReader:
-        return self.fused or rows_of(self.layer, self.source)
+        """A reader of the layer's rows, LoRAs added; made when a worker comes to the layer."""
+        base = rows_of(self.layer, self.source)
+        return self.fuse(base) if self.fuse else base
+
+    @property
+    def is_plain(self) -> bool:
+        """One run of plain stored numbers and nothing added: its rows need no copy."""
+        parts = self.layer.parts
+        return self.fuse is None and len(parts) == 1 and parts[0].scheme == "none"
+
+    def chunk(self, rows: RowReader, start: int, stop: int) -> torch.Tensor:
+        """Rows in the stored dtype, straight from the map, where nothing has to be computed."""
+        if not self.is_plain:
+            return rows(start, stop)
+        part = self.layer.parts[0]
+        low = part.rows[0] if part.rows else 0
+        return plain_rows(self.source, part, start + low, stop + low)
 
     def spans(self, step: int = 1) -> Iterator[tuple[int, int]]:
         """(start, stop) of each chunk."""
@@ -124,7 +144,9 @@ class Stream:
                 for future in futures:
                     future.cancel()
         errors = [f.exception() for f in futures if not f.cancelled() and f.exception()]
-        for error in sorted(errors, key=lambda e: isinstance(e, Cancelled)):  # the cause comes first
+        for error in sorted(
+            errors, key=lambda e: isinstance(e, Cancelled)
+        ):  # the cause comes first
             if error is not None:
                 raise error
 
@@ -169,29 +191,19 @@ class Stream:
 
     def _store_plain(self, job: Job) -> None:
         """Copy, cast or fuse a layer that stays floating point (or is no floating point at all)."""
-        layer, spec = job.layer, job.output.tensors["weight"]
-        row_bytes = spec.size_bytes // max(1, row_count(layer))
-        part = layer.parts[0]
-        stored = job.source.tensors[part.tensors["weight"]]
-        copied = (
-            job.fused is None
-            and len(layer.parts) == 1
-            and part.rows is None
-            and part.scheme == "none"
-            and stored.dtype == spec.dtype
-        )
-        rows = None if copied else job.rows()
-        for start, stop in job.spans(1):
-            chunk = plain_rows(job.source, part, start, stop) if rows is None else rows(start, stop)
-            if rows is not None:
-                self._refuse_overflow(layer, chunk, spec)
-            self._put(spec, chunk, start * row_bytes)
-            self._advance(job.source_bytes * (stop - start) // max(1, row_count(layer)))
+        layer, spec, rows = job.layer, job.output.tensors["weight"], job.rows()
+        count = max(1, row_count(layer))
+        for start, stop in job.spans():
+            chunk = job.chunk(rows, start, stop)
+            self._refuse_overflow(layer, chunk, spec)
+            self._put(spec, chunk, start * (spec.size_bytes // count))
+            self._advance(job.source_bytes * (stop - start) // count)
 
     @staticmethod
     def _refuse_overflow(layer: Layer, chunk: torch.Tensor, spec: TensorSpec) -> None:
-        """A sum that does not fit float16 would turn to infinity without a word."""
-        if spec.dtype == "F16" and chunk.numel() and float(ops.amax(chunk)) > 65504.0:
+        """A number that does not fit float16 would turn to infinity without a word."""
+        wider = chunk.dtype in (torch.float32, torch.bfloat16)
+        if spec.dtype == "F16" and wider and chunk.numel() and float(ops.amax(chunk)) > 65504.0:
             raise Refused(
                 "overflow",
                 found=f"a value of {float(ops.amax(chunk)):.4g}",
@@ -220,18 +232,11 @@ class Stream:
 
     def _largest(self, job: Job, rows: RowReader) -> torch.Tensor:
         """The largest magnitude of the whole weight, read once more before it is quantized."""
-        part = job.layer.parts[0]
-        plain = job.fused is None and len(job.layer.parts) == 1 and part.scheme == "none"
-        low = part.rows[0] if part.rows else 0
         found = []
         for start, stop in job.spans():
             if self._stop.is_set():
                 raise Cancelled
-            if plain:
-                chunk = plain_rows(job.source, part, start + low, stop + low)
-            else:
-                chunk = rows(start, stop)
-            found.append(ops.amax(chunk))
+            found.append(ops.amax(job.chunk(rows, start, stop)))
         return torch.stack(found).amax()
 
     def _quantize(self, job: Job) -> None:
@@ -242,8 +247,8 @@ class Stream:
         row_bytes = weight.size_bytes // layer.shape[0]
         kept: dict[str, list[torch.Tensor]] = {}
         for start, stop in job.spans(scheme.row_step):
-            chunk = rows(start, stop).to(job.device)
-            pieces = scheme.quantize(chunk, amax)
+            chunk = job.chunk(rows, start, stop).to(job.device)
+            pieces = scheme.quantize(chunk, amax, job.output.choice.dtype)
             self._put(weight, pieces.pop("weight"), start * row_bytes)
             self._refuse_non_finite(layer, pieces)
             for role, piece in pieces.items():

@@ -110,3 +110,16 @@ class Probe:
     def describe(self) -> str:
         """What was tried."""
         return self.says
+
+
+@dataclass(frozen=True)
+class OneNumber:
+    """The tensor holds a single number."""
+
+    def check(self, value: torch.Tensor) -> str | None:
+        """A reason when there are several."""
+        return f"needs {self.describe()}, this has {value.numel()}" if value.numel() != 1 else None
+
+    def describe(self) -> str:
+        """One number."""
+        return "one number"

@@ -1,7 +1,7 @@
 """The public ops: tensors in, tensors out, one function for each; the formula is the docstring.
 
-Weights are (N, K): N outputs, K inputs. Inputs may be bfloat16, float16 or float32 and need not be contiguous.
-Every scale is chosen and kept in float32. A linear takes x (..., K) and gives (..., N) in x's dtype.
+Weights are (N, K): N outputs, K inputs; bfloat16, float16 or float32, contiguous or not. Every scale
+is chosen in float32. A linear takes x (..., K) and gives (..., N) in x's dtype.
 """
 
 from __future__ import annotations
@@ -34,33 +34,37 @@ def row_amax(weight: Tensor) -> Tensor:
 
 
 def rotate_groups(weight: Tensor, group_size: int) -> Tensor:
-    """w (N, K) -> float32 (N, K): each run of `group_size` inputs times H, the regular Hadamard matrix.
+    """w (N, K) -> float32 (N, K): each run of `group_size` inputs times H, the regular Hadamard.
 
-    H is symmetric and H H = I, so the same call rotates back. `group_size` is a power of 4 that divides K.
+    H is symmetric and H H = I, so the same call rotates back. `group_size` is a power of 4 that
+    divides K.
     """
     _divides(weight, group_size)
-    result: Tensor = registry.run("rotate_groups", weight=weight, group_size=group_size)
+    result: Tensor = registry.run("rotate_groups", weight=_matrix(weight), group_size=group_size)
     return result
 
 
 def quantize_fp8(
-    weight: Tensor, amax: Tensor | None = None, dtype: torch.dtype = E4M3
+    weight: Tensor, whole_amax: Tensor | None = None, dtype: torch.dtype = E4M3
 ) -> tuple[Tensor, Tensor]:
     """scale = max(amax / top, 1e-30), q = cast(clamp(w * (1 / scale), -top, top)); scale is ().
 
-    top = 448 for e4m3 and 57344 for e5m2. `amax` is of the whole weight when `weight` is a run of its rows.
+    top = 448 for e4m3 and 57344 for e5m2. `whole_amax` is the amax that counts when `weight` is a
+    run of rows.
     """
-    largest = globals()["amax"](weight) if amax is None else amax
+    largest = amax(weight) if whole_amax is None else whole_amax
     result: tuple[Tensor, Tensor] = registry.run(
-        "quantize_fp8", weight=weight, amax=largest, dtype=dtype
+        "quantize_fp8", weight=_matrix(weight), amax=largest, dtype=dtype
     )
     return result
 
 
 def dequantize_fp8(weight: Tensor, scale: Tensor | None = None) -> Tensor:
-    """w = float32(q) * scale: (N, K) e4m3 or e5m2 -> float32. `scale` has 1 or N numbers; None means 1."""
+    """w = float32(q) * scale: (N, K) e4m3 or e5m2 -> float32. 1 or N scales; None means 1."""
     result: Tensor = registry.run(
-        "dequantize_fp8", weight=weight, scale=_scale(scale, weight.shape[0], weight.device)
+        "dequantize_fp8",
+        weight=_matrix(weight),
+        scale=_scale(scale, weight.shape[0], weight.device),
     )
     return result
 
@@ -74,8 +78,8 @@ def fp8_linear(
 ) -> Tensor:
     """y = (xq wq.T) * (sx * scale) + bias, xq = e4m3(clamp(x / sx, -448, 448)).
 
-    sx = `input_scale`, or max(amax(x) / 448, 1e-30) where there is none. A device without fp8 arithmetic
-    may leave x as it is.
+    sx = `input_scale`, or max(amax(x) / 448, 1e-30) where there is none. A device without fp8
+    arithmetic may leave x as it is.
     """
     scale = _scale(scale, weight.shape[0], weight.device)
     return _linear("fp8_linear", x, weight, bias, scale=scale, input_scale=input_scale)
@@ -91,32 +95,32 @@ def fp8_weight_only_linear(
 
 def quantize_fp8_row(weight: Tensor) -> tuple[Tensor, Tensor]:
     """scale = max(row amax, 1e-5) / 448, q = e4m3(clamp(w / scale, -448, 448)); scale is (N, 1)."""
-    result: tuple[Tensor, Tensor] = registry.run("quantize_fp8_row", weight=weight)
+    result: tuple[Tensor, Tensor] = registry.run("quantize_fp8_row", weight=_matrix(weight))
     return result
 
 
 def fp8_row_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
-    """y[m, n] = (xq wq.T)[m, n] * sx[m] * scale[n] + bias[n], xq = e4m3(x / sx), sx = max(row amax / 448, 1e-30).
+    """y[m, n] = (xq wq.T)[m, n] * sx[m] * scale[n] + bias[n], xq = e4m3(x / sx).
 
-    A device without fp8 arithmetic may leave x as it is.
+    sx = max(row amax / 448, 1e-30). A device without fp8 arithmetic may leave x as it is.
     """
     scale = _scale(scale, weight.shape[0], weight.device)
     return _linear("fp8_row_linear", x, weight, bias, scale=scale)
 
 
 def quantize_fp8_block128(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Per 128 x 128 tile: scale = max(tile amax, 1e-4) / 448, q = e4m3(clamp(w / scale, -448, 448)).
+    """Per 128 x 128 tile: scale = max(amax, 1e-4) / 448, q = e4m3(clamp(w / scale, -448, 448)).
 
     scale is (ceil(N / 128), ceil(K / 128)); the last tiles are filled up with zeros.
     """
-    result: tuple[Tensor, Tensor] = registry.run("quantize_fp8_block128", weight=weight)
+    result: tuple[Tensor, Tensor] = registry.run("quantize_fp8_block128", weight=_matrix(weight))
     return result
 
 
 def dequantize_fp8_block128(weight: Tensor, scale: Tensor) -> Tensor:
     """w[n, k] = float32(q[n, k]) * scale[n // 128, k // 128]."""
     result: Tensor = registry.run(
-        "dequantize_fp8_block128", weight=weight, scale=_tiles(weight, scale)
+        "dequantize_fp8_block128", weight=_matrix(weight), scale=_tiles(weight, scale)
     )
     return result
 
@@ -126,22 +130,24 @@ def fp8_block128_linear(
 ) -> Tensor:
     """y[m, n] = sum over blocks b of sx[m, b] * scale[n // 128, b] * (xq wq.T)[m, n, b] + bias[n].
 
-    xq = e4m3(x / sx), sx[m, b] = max(amax of x's 128 inputs in block b, 1e-10) / 448. A device without fp8
-    arithmetic may leave x as it is.
+    xq = e4m3(x / sx), sx[m, b] = max(amax of x's 128 inputs in block b, 1e-10) / 448. A device
+    without fp8 arithmetic may leave x as it is.
     """
     return _linear("fp8_block128_linear", x, weight, bias, scale=_tiles(weight, scale))
 
 
 def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """scale = max(row amax / 127, 1e-30), q = clamp(round(w / scale), -128, 127); scale is (N, 1)."""
-    result: tuple[Tensor, Tensor] = registry.run("quantize_int8", weight=weight)
+    """scale (N, 1) = max(row amax / 127, 1e-30), q = clamp(round(w / scale), -128, 127)."""
+    result: tuple[Tensor, Tensor] = registry.run("quantize_int8", weight=_matrix(weight))
     return result
 
 
 def dequantize_int8(weight: Tensor, scale: Tensor) -> Tensor:
     """w = float32(q) * scale; `scale` has 1 or N numbers."""
     result: Tensor = registry.run(
-        "dequantize_int8", weight=weight, scale=_scale(scale, weight.shape[0], weight.device)
+        "dequantize_int8",
+        weight=_matrix(weight),
+        scale=_scale(scale, weight.shape[0], weight.device),
     )
     return result
 
@@ -164,7 +170,7 @@ def quantize_int8_convrot(weight: Tensor, group_size: int) -> tuple[Tensor, Tens
     """quantize_int8(rotate_groups(w, group_size)), the rotation in float32; scale is (N, 1)."""
     _divides(weight, group_size)
     result: tuple[Tensor, Tensor] = registry.run(
-        "quantize_int8_convrot", weight=weight, group_size=group_size
+        "quantize_int8_convrot", weight=_matrix(weight), group_size=group_size
     )
     return result
 
@@ -174,7 +180,7 @@ def dequantize_int8_convrot(weight: Tensor, scale: Tensor, group_size: int) -> T
     _divides(weight, group_size)
     scale = _scale(scale, weight.shape[0], weight.device)
     result: Tensor = registry.run(
-        "dequantize_int8_convrot", weight=weight, scale=scale, group_size=group_size
+        "dequantize_int8_convrot", weight=_matrix(weight), scale=scale, group_size=group_size
     )
     return result
 
@@ -182,7 +188,7 @@ def dequantize_int8_convrot(weight: Tensor, scale: Tensor, group_size: int) -> T
 def int8_convrot_linear(
     x: Tensor, weight: Tensor, scale: Tensor, group_size: int, bias: Tensor | None = None
 ) -> Tensor:
-    """int8_linear(rotate_groups(x, group_size), weight, scale, bias): H H = I, so the rotations cancel."""
+    """int8_linear(rotate_groups(x, group_size), weight, scale, bias): the two rotations cancel."""
     _divides(weight, group_size)
     scale = _scale(scale, weight.shape[0], weight.device)
     return _linear("int8_convrot_linear", x, weight, bias, scale=scale, group_size=group_size)
@@ -191,14 +197,14 @@ def int8_convrot_linear(
 def quantize_int4(
     weight: Tensor, group_size: int = 128, dtype: torch.dtype = torch.bfloat16
 ) -> tuple[Tensor, Tensor]:
-    """Per run of `group_size` inputs: s = 2 * amax / 15 in float32, rounded to `dtype`; a zero s becomes tiny.
+    """Per run of `group_size` inputs: s = 2 * amax / 15, rounded to `dtype`, at least tiny.
 
-    u = clamp(round(w / s) + 8, 0, 15); packed (N, K / 2) int8, low nibble = even input, high nibble = odd;
+    u = clamp(round(w / s) + 8, 0, 15), packed (N, K / 2) int8: low nibble = even input, high = odd.
     scale is (K / group_size, N) `dtype`.
     """
     _divides(weight, group_size)
     result: tuple[Tensor, Tensor] = registry.run(
-        "quantize_int4", weight=weight, group_size=group_size, dtype=dtype
+        "quantize_int4", weight=_matrix(weight), group_size=group_size, dtype=dtype
     )
     return result
 
@@ -206,10 +212,10 @@ def quantize_int4(
 def dequantize_int4(
     weight: Tensor, scale: Tensor, zeros: Tensor | None = None, group_size: int = 128
 ) -> Tensor:
-    """w[n, k] = (u[n, k] - 8) * scale[k // g, n] + zeros[k // g, n] in float32, (N, K / 2) packed -> (N, K)."""
+    """w[n, k] = (u[n, k] - 8) * scale[k // g, n] + zeros[k // g, n]: (N, K / 2) -> float32 (N, K)."""
     _groups(weight, scale, group_size)
     result: Tensor = registry.run(
-        "dequantize_int4", weight=weight, scale=scale, zeros=zeros, group_size=group_size
+        "dequantize_int4", weight=_matrix(weight), scale=scale, zeros=zeros, group_size=group_size
     )
     return result
 
@@ -249,18 +255,19 @@ def _linear(
     inputs: int | None = None,
     **more: object,
 ) -> Tensor:
-    """Flatten x (..., K) to (M, K), run `op` and give the leading dimensions back; no rows, no work."""
+    """Flatten x (..., K) to (M, K), run `op`, give the leading dimensions back; no rows, no work."""
     outputs, k = weight.shape[0], weight.shape[1] if inputs is None else inputs
     if x.ndim == 0 or x.shape[-1] != k:
         raise ValueError(
             f"{op}: x {tuple(x.shape)} does not fit a weight of {k} inputs, {outputs} outputs"
         )
     shape = (*x.shape[:-1], outputs)
-    rows = x.reshape(-1, k) if k else x.new_zeros((0, 0))
-    if rows.shape[0] == 0 or outputs == 0:
+    if x.numel() == 0 or outputs == 0:
         empty = x.new_zeros(shape)
         return empty if bias is None else empty + bias.to(x.dtype)
-    result: Tensor = registry.run(op, x=rows, weight=weight, bias=bias, **more)
+    result: Tensor = registry.run(
+        op, x=x.reshape(-1, k).contiguous(), weight=_matrix(weight), bias=bias, **more
+    )
     return result.reshape(shape)
 
 
@@ -293,6 +300,13 @@ def _groups(weight: Tensor, scale: Tensor, group_size: int) -> None:
             f"scale {tuple(scale.shape)} does not fit a packed weight {tuple(weight.shape)}: "
             f"groups of {group_size} need {expected}"
         )
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """A weight (N, K), K at least 1, contiguous: no-op for what comes from a file."""
+    if weight.ndim != 2 or weight.shape[1] == 0:
+        raise ValueError(f"a weight is (N, K) with at least one input, not {tuple(weight.shape)}")
+    return weight.contiguous()
 
 
 def _divides(weight: Tensor, group_size: int) -> None:

@@ -1,4 +1,4 @@
-"""A call of an op in, the backend that takes it out; if none does, every backend's reason in one error."""
+"""A call of an op in, the backend that takes it out; if none does, all their reasons in one error."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class NoBackend(Exception):  # noqa: N818 - it is an answer, not a fault of ours
 class Claim:
     """An op that a backend runs, and what it asks of each argument.
 
-    `order` overrides the backend's order per device type. `error` bounds a linear: relative Frobenius
-    error against float64 `x @ dequantize(weight).T + bias`, for x from N(0, 1).
+    `order` overrides the backend's order per device type. `error` bounds a linear: its relative
+    Frobenius error against float64 `x @ dequantize(weight).T + bias`, for x from N(0, 1).
     """
 
     op: str
@@ -81,7 +81,7 @@ class Backend:
 
 @dataclass(frozen=True)
 class BackendFacts:
-    """A row of the `fusequant backends` table; `ops` maps an op to its claims' constraints in words."""
+    """A row of the `fusequant backends` table; `ops` maps an op to its claims' needs in words."""
 
     name: str
     title: str
@@ -108,7 +108,7 @@ def refusal(name: str) -> str | None:
 
 
 def describe_backends() -> tuple[BackendFacts, ...]:
-    """Every backend, whether it is available and why not, and the ops that it claims, with constraints."""
+    """Every backend, why it is not available if so, and the ops that it claims with their needs."""
     rows = []
     for backend in sorted(backends().values(), key=lambda backend: backend.order):
         ops: dict[str, tuple[str, ...]] = {}
@@ -122,8 +122,8 @@ def describe_backends() -> tuple[BackendFacts, ...]:
 def use_backend(name: str | None) -> Iterator[None]:
     """Have `name` run every op inside the block, or refuse; None gives the choice back.
 
-    The choice belongs to this context: threads started inside do not inherit it, unless they run in a
-    copy of the context (`contextvars.copy_context().run`).
+    The choice belongs to this context: threads started inside do not inherit it, unless they run in
+    a copy of it (`contextvars.copy_context().run`).
     """
     if name is not None and name not in backends():
         raise NoBackend("any op", {name: f"is none of {', '.join(backends())}"}, asked_for=name)
@@ -146,7 +146,7 @@ def _candidates(op: str, device: str) -> tuple[tuple[Backend, Claim], ...]:
 
 
 def choose(op: str, call: Mapping[str, Any]) -> Claim:
-    """The first claim for `op` that takes the call's arguments; the first argument gives the device.
+    """The first claim for `op` that takes the arguments; the first of them gives the device.
 
     Raises NoBackend with each backend's reason.
     """

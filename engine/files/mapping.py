@@ -1,14 +1,13 @@
 """Byte ranges of one open file in, tensors over mapped pages out.
 
-The file is mapped copy-on-write and in pieces. Copy-on-write, so that torch gets memory that it may treat as its
-own and no write ever reaches the file. In pieces, because Windows charges the whole of such a map against
-the page file and Linux refuses a single one larger than RAM and swap together: one map of a 60 GB file
-would fail on the very machines that need to read it layer by layer.
+The file is mapped copy-on-write and in pieces. Copy-on-write, so that torch gets memory that it
+may treat as its own and no write ever reaches the file. In pieces, because Windows charges the
+whole of such a map against the page file and Linux refuses a single one larger than RAM and swap
+together: one map of a 60 GB file would fail on the very machines that read it layer by layer.
 """
 
 from __future__ import annotations
 
-import math
 import mmap
 import threading
 from bisect import bisect_right
@@ -30,7 +29,7 @@ PIECE_BYTES = 512 << 20  # keeps the open maps of a 40 GB file under macOS's 256
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where a tensor's bytes lie in the file: [start, stop). `strides` counts elements; None is row-major."""
+    """A tensor's bytes in the file, [start, stop); `strides` in elements, None for row-major."""
 
     start: int
     stop: int
@@ -38,7 +37,7 @@ class Span:
 
 
 class FileMap:
-    """Maps of one open file, made when first needed and gone with the last tensor that looks at them."""
+    """Maps of one open file, made when needed and gone with the last tensor that looks at them."""
 
     def __init__(self, handle: BinaryIO, name: str, spans: Iterable[Span]) -> None:
         self._handle, self._name = handle, name
@@ -69,7 +68,7 @@ class FileMap:
         pages.madvise(advice, first, offset + span.stop - span.start - first)
 
     def close(self) -> None:
-        """Close the file and let go of every map; one that a tensor still looks at goes with the tensor."""
+        """Close the file and let go of every map; one in use goes with its last tensor."""
         with self._lock:
             self._recent.clear()
             self._live.clear()
@@ -77,9 +76,7 @@ class FileMap:
 
     def _map(self, base: int, length: int) -> mmap.mmap:
         try:
-            return mmap.mmap(
-                self._handle.fileno(), length, access=mmap.ACCESS_COPY, offset=base
-            )
+            return mmap.mmap(self._handle.fileno(), length, access=mmap.ACCESS_COPY, offset=base)
         except ValueError as fault:
             if self._handle.closed:
                 raise
@@ -115,28 +112,36 @@ class FileSource:
         self._handle = handle
         self._file_map: FileMap | None = None
 
-    def read_bytes(self, name: str) -> bytes:
-        """The raw bytes of one small tensor, row-major."""
+    def read_bytes(self, name: str, at: int = 0, size: int | None = None) -> bytes:
+        """Bytes [at, at + size) of the tensor as it lies row-major; all from `at` by default."""
         spec, span = self._find(name)
-        if not spec.elements:
+        stop = spec.size_bytes if size is None else min(spec.size_bytes, at + size)
+        if at >= stop:
             return b""
-        if span.strides is not None:
-            tensor = self.tensor(name).contiguous().flatten()
-            return bytes(tensor.view(_torch().uint8).tolist())
         pages, offset = self._map().at(span)
-        return pages[offset : offset + span.stop - span.start]
+        if span.strides is None:
+            return pages[offset + at : offset + stop]
+        step = DTYPES[spec.dtype][0] // 8
+        first = at // step
+        places = (
+            offset + step * _place(number, spec.shape, span.strides)
+            for number in range(first, -(-stop // step))
+        )
+        data = b"".join(pages[place : place + step] for place in places)
+        return data[at - first * step : stop - first * step]
 
     def tensor(self, name: str) -> torch.Tensor:
-        """The tensor over the mapped file; a copy only where it does not lie on a multiple of its element size."""
+        """The tensor over the mapped file; copied only if it is not aligned to its element size."""
+        import torch
+
         spec, span = self._find(name)
         shape = torch_shape(spec)
         dtype = torch_dtype(spec.dtype)
-        torch = _torch()
         if not spec.elements:
             return torch.empty(shape, dtype=dtype)
         pages, offset = self._map().at(span)
         size = span.stop - span.start
-        count = size * 8 // DTYPES[spec.dtype][0] if spec.dtype != "F4" else size
+        count = size // dtype.itemsize
         if offset % dtype.itemsize:
             flat = torch.frombuffer(bytearray(pages[offset : offset + size]), dtype=dtype)
         else:
@@ -183,10 +188,13 @@ def torch_shape(spec: TensorSpec) -> tuple[int, ...]:
     return (*spec.shape[:-1], spec.shape[-1] // 2)
 
 
-def _torch() -> "torch":  # type: ignore[valid-type]
-    import torch
-
-    return torch
+def _place(number: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Where the row-major `number`-th element lies, in elements from the first."""
+    place = 0
+    for size, by in zip(reversed(shape), reversed(strides), strict=True):
+        number, index = divmod(number, size)
+        place += index * by
+    return place
 
 
 def _pieces(spans: Iterable[Span]) -> tuple[list[int], list[int]]:

@@ -1,6 +1,7 @@
-"""A safetensors file in, a Source out: the header is read entry by entry and checked before any number is trusted.
+"""A safetensors file in, a Source out: the header is checked before any number is trusted.
 
-Layout: 8 bytes header length (little-endian), that many bytes of UTF-8 JSON, then the numbers without gap or rest.
+Layout: 8 bytes header length (little-endian), that many bytes of UTF-8 JSON, then the numbers
+without gap or rest.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ AGAIN = "download or write the file again"
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-class _Twice(ValueError):
+class _TwiceError(ValueError):
     """A JSON object names the same field twice."""
 
 
@@ -46,13 +47,15 @@ def open_safetensors(path: Path) -> FileSource:
 def read_header(
     handle: BinaryIO, size: int, name: str
 ) -> tuple[dict[str, TensorSpec], dict[str, Span], dict[str, str]]:
-    """(tensors, their byte ranges, metadata) of a file of `size` bytes, tensors in the order of their bytes."""
+    """(tensors, byte ranges, metadata) of a file of `size` bytes, tensors in byte order."""
     length = header_length(handle, size, name)
-    metadata: dict[str, str] = {}
+    metadata: dict[str, str] | None = None
     entries: dict[str, tuple[TensorSpec, int, int]] = {}
     for key, value in _Text(handle, length, name).entries():
-        if key in entries or (key == "__metadata__" and metadata):
-            raise _fault("header-name-twice", f"{key!r} twice in the header of {name}", "names once")
+        if key in entries or (key == "__metadata__" and metadata is not None):
+            raise _fault(
+                "header-name-twice", f"{key!r} twice in the header of {name}", "names once"
+            )
         if key == "__metadata__":
             metadata = _metadata(value, name)
         else:
@@ -62,14 +65,16 @@ def read_header(
     base = 8 + length
     tensors = {spec.name: spec for spec, _, _ in placed}
     spans = {spec.name: Span(base + begin, base + end) for spec, begin, end in placed}
-    return tensors, spans, metadata
+    return tensors, spans, metadata or {}
 
 
 def header_length(handle: BinaryIO, size: int, name: str) -> int:
-    """The length of the header, checked against the format's cap and the file's size; leaves `handle` at its start."""
+    """The header's length, checked against cap and file size; `handle` is left at its start."""
     handle.seek(0)
     if size < 8:
-        raise _fault("file-too-short", f"{size} bytes in {name}", "at least 8 bytes of header length")
+        raise _fault(
+            "file-too-short", f"{size} bytes in {name}", "at least 8 bytes of header length"
+        )
     length = int.from_bytes(handle.read(8), "little")
     if length > HEADER_LIMIT:
         raise _fault(
@@ -87,7 +92,7 @@ def header_length(handle: BinaryIO, size: int, name: str) -> int:
 
 
 class _Text:
-    """The header as JSON text, held a window at a time, so that a hostile header costs no memory."""
+    """The header as JSON text, held a window at a time: a hostile header costs no memory."""
 
     def __init__(self, handle: BinaryIO, length: int, name: str) -> None:
         self._handle, self._left, self._name = handle, length, name
@@ -143,15 +148,19 @@ class _Text:
             try:
                 value, self._at = self._json.raw_decode(self._text, self._at)
                 return value
-            except _Twice as fault:
-                raise self._bad(f"each field once, not {fault} twice", "header-field-twice") from None
+            except _TwiceError as fault:
+                raise self._bad(
+                    f"each field once, not {fault} twice", "header-field-twice"
+                ) from None
             except RecursionError:
                 raise self._bad("objects one level deep") from None
             except ValueError:
                 if not self._left:
                     raise self._bad("valid JSON") from None
             if len(self._text) - self._at > ENTRY_LIMIT:
-                raise self._bad(f"entries of at most {ENTRY_LIMIT} characters", "header-entry-too-large")
+                raise self._bad(
+                    f"entries of at most {ENTRY_LIMIT} characters", "header-entry-too-large"
+                )
             window *= 4
             self._fill(window)
 
@@ -178,21 +187,25 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         names = [key for key, _ in pairs]
-        raise _Twice(repr(next(key for key in names if names.count(key) > 1)))
+        raise _TwiceError(repr(next(key for key in names if names.count(key) > 1)))
     return fields
 
 
 def _metadata(value: Any, name: str) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise _fault("header-metadata", f"__metadata__ of {name} with other than text", "text to text")
+        raise _fault(
+            "header-metadata", f"__metadata__ of {name} with other than text", "text to text"
+        )
     return value
 
 
 def _entry(key: str, info: Any, name: str) -> tuple[TensorSpec, int, int]:
-    """One header entry checked on its own: (spec, first byte, last byte + 1), relative to the data."""
+    """One header entry checked on its own: (spec, first byte, end), relative to the data."""
     where = f"tensor {key!r} of {name}"
     if not isinstance(info, dict) or not {"dtype", "shape", "data_offsets"} <= info.keys():
-        raise _fault("header-entry", f"{where} described as {_short(info)}", "dtype, shape, data_offsets")
+        raise _fault(
+            "header-entry", f"{where} described as {_short(info)}", "dtype, shape, data_offsets"
+        )
     dtype, shape, offsets = info["dtype"], info["shape"], info["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise Refused(
@@ -204,10 +217,14 @@ def _entry(key: str, info: Any, name: str) -> tuple[TensorSpec, int, int]:
     if not _counts(shape) or len(shape) > RANK_LIMIT:
         raise _fault("shape-invalid", f"{where} of shape {_short(shape)}", "a list of counts")
     if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _fault("offsets-invalid", f"{where} at {_short(offsets)}", "[first byte, end], ascending")
+        raise _fault(
+            "offsets-invalid", f"{where} at {_short(offsets)}", "[first byte, end], ascending"
+        )
     bits = math.prod(shape) * DTYPES[dtype][0]
     if math.prod(count for count in shape if count) * DTYPES[dtype][0] >= COUNT_LIMIT:
-        raise _fault("shape-overflow", f"{where} of shape {_short(shape)}", "a size that fits 63 bits")
+        raise _fault(
+            "shape-overflow", f"{where} of shape {_short(shape)}", "a size that fits 63 bits"
+        )
     begin, end = offsets
     if bits != (end - begin) * 8 or (dtype == "F4" and shape[-1] % 2):
         raise _fault(
@@ -219,7 +236,7 @@ def _entry(key: str, info: Any, name: str) -> tuple[TensorSpec, int, int]:
 
 
 def _check_cover(placed: list[tuple[TensorSpec, int, int]], size: int, name: str) -> None:
-    """Tensors in byte order must follow each other without overlap or gap and end where the file ends."""
+    """Tensors in byte order must follow each other without gap and end where the file ends."""
     at = 0
     for spec, begin, end in placed:
         if begin != at:

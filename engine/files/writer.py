@@ -1,6 +1,6 @@
 """Tensor specs and metadata in, a safetensors file out, written at known offsets by many threads.
 
-The file grows under a temporary name in the target's folder and takes its name only when it is whole.
+The file grows under a temporary name in the target's folder and is renamed only when it is whole.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _SYNC_EVERY_BYTES = 128 << 20
 
 def header_of(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> tuple[bytes, list[int]]:
     """The header, length prefix included and padded to 8 bytes, and each tensor's data offset."""
-    entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    entries: dict[str, object] = (
+        {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    )
     starts, end = [], 0
     for spec in specs:
         starts.append(end)
@@ -51,7 +53,7 @@ def size_of(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> int:
 
 
 class Writer:
-    """Context manager: leaving it normally puts the file in place, leaving by exception removes it."""
+    """Context manager: leaving it puts the file in place, leaving by exception removes it."""
 
     def __init__(
         self,

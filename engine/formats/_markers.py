@@ -1,4 +1,4 @@
-"""Per-layer markers in, JSON objects out: `comfy_quant` tensors and the `_quantization_metadata` of the header."""
+"""Per-layer markers in, JSON objects out: `comfy_quant` tensors and the header's metadata."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _tensor_marker(source: Source, spec: TensorSpec) -> Marker:
         return Marker({}, f"a {spec.dtype} tensor of {spec.size_bytes} bytes")
     try:
         config = json.loads(source.read_bytes(spec.name))
-    except ValueError:  # not UTF-8 or not JSON
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested without end
         return Marker({}, "bytes that are no JSON")
     return Marker(config) if isinstance(config, dict) else Marker({}, "JSON that is no object")
 
@@ -83,9 +83,14 @@ def markers(source: Source) -> dict[str, Marker]:
     return found | header_markers(source)
 
 
+DAMAGED = "damaged marker"
+
+
 def ids(source: Source) -> frozenset[str | None]:
-    """The format ids that a file names (None where a layer names none); empty if its header is damaged."""
+    """The format ids of a file: None where a layer names none, DAMAGED where it is no JSON."""
     try:
-        return frozenset(marker.id for marker in markers(source).values())
+        return frozenset(
+            DAMAGED if marker.broken else marker.id for marker in markers(source).values()
+        )
     except Refused:
-        return frozenset(("damaged",))
+        return frozenset((DAMAGED,))

@@ -1,4 +1,4 @@
-"""Tensor names in, modules out: which tensors of a checkpoint belong together, and what each name's end means."""
+"""Tensor names in, modules out: which tensors belong together, what each name's end means."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ COMPANIONS = frozenset((*SCALES, *INPUT_SCALES, *MARKERS))
 # what adapters are called in LoRA files, and no parameter of a model
 ADAPTER_SIGNS = (
     ".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", "_lora.down.", "_lora.up.", ".lora.down.",
-    ".lora.up.", ".lora_linear_layer.", ".hada_w1_", ".lokr_w1", ".lokr_w2", ".oft_blocks", ".dora_scale",
+    ".lora.up.", ".lora_linear_layer.", ".hada_w1_", ".lokr_w1", ".lokr_w2", ".oft_blocks",
+    ".dora_scale",
 )  # fmt: skip
 ADAPTER_ENDS = (".lora_A", ".lora_B", ".diff", ".diff_b", ".set_weight")
+
+INDEX_SIGNS = ("index", "indices", "ids", "position")
+
+# what other tools put beside an int8 weight
+STATE = ("SCB", "weight_format", "CB", "SCBt")
 
 Module = dict[str, TensorSpec]
 
@@ -50,12 +56,35 @@ def is_adapter(source: Source) -> bool:
 
 
 def is_plain(spec: TensorSpec) -> bool:
-    """A tensor whose numbers are what they are: floating point, an index buffer, an embedded tokenizer."""
+    """Numbers that are what they are: floating point, an index buffer, an embedded tokenizer."""
     if spec.dtype in FLOATS or spec.dtype in ("I64", "BOOL"):
         return True
     if spec.dtype in ("I32", "I16"):
-        return leaf(spec.name) not in ("weight", "qweight", "qzeros", "g_idx")
+        return len(spec.shape) <= 1 or any(sign in leaf(spec.name) for sign in INDEX_SIGNS)
     return spec.dtype == "U8" and len(spec.shape) <= 1
+
+
+def is_closed(source: Source) -> bool:
+    """Nothing but plain tensors, 8-bit codes, and what the dialects read here put beside them."""
+    known = not is_adapter(source) and all(
+        is_plain(spec)
+        or (spec.dtype in FP8 and not leaf(name).startswith("_"))
+        or (spec.dtype == "I8" and leaf(name) == "weight")
+        or leaf(name) in COMPANIONS
+        for name, spec in source.tensors.items()
+    )
+    return known and not any(
+        name.rpartition(".")[2] in STATE and f"{name.rpartition('.')[0]}.weight" in source.tensors
+        for name in source.tensors
+    )
+
+
+def has_codes(source: Source, *dtypes: str) -> bool:
+    """Some tensor that is no scale and no marker holds codes of these dtypes."""
+    return any(
+        spec.dtype in dtypes and leaf(name) not in COMPANIONS
+        for name, spec in source.tensors.items()
+    )
 
 
 def has_marker(source: Source) -> bool:
@@ -70,17 +99,8 @@ def legacy_markers(source: Source) -> tuple[str, ...]:
     return tuple(name for name in source.tensors if leaf(name) == "scaled_fp8")
 
 
-def codes(source: Source, *dtypes: str) -> tuple[TensorSpec, ...]:
-    """Tensors called `weight` that hold codes of these dtypes."""
-    return tuple(
-        spec
-        for name, spec in source.tensors.items()
-        if spec.dtype in dtypes and leaf(name) == "weight"
-    )
-
-
 def float_dtype(specs: Iterable[TensorSpec]) -> str:
-    """The commonest of BF16, F16 and F32 among tensors that are no scales; BF16 if there is none."""
+    """The commonest of BF16, F16 and F32 among tensors that are no scales; else BF16."""
     counts = Counter(
         spec.dtype
         for spec in specs
@@ -92,3 +112,35 @@ def float_dtype(specs: Iterable[TensorSpec]) -> str:
 def is_quantized(spec: TensorSpec) -> bool:
     """The tensor holds 8-bit codes."""
     return spec.dtype in FP8 or spec.dtype == "I8"
+
+
+def is_unmarked(source: Source) -> bool:
+    """8-bit codes with a `weight_scale` beside them and no marker of any kind."""
+    found = leaves(source)
+    return (
+        is_closed(source)
+        and has_codes(source, "I8", "F8_E4M3", "F8_E5M2")
+        and not has_marker(source)
+        and not legacy_markers(source)
+        and "scale_weight" not in found
+        and not found.isdisjoint(("weight_scale", "weight_scale_inv"))
+    )
+
+
+def is_legacy(source: Source) -> bool:
+    """A `scaled_fp8` marker or `scale_weight` tensors, and no marker of the newer kind."""
+    return (
+        is_closed(source)
+        and not has_marker(source)
+        and (bool(legacy_markers(source)) or "scale_weight" in leaves(source))
+    )
+
+
+def covering_marker(source: Source, name: str) -> str | None:
+    """The `scaled_fp8` marker whose prefix a module's name has."""
+    found = (
+        marker
+        for marker in legacy_markers(source)
+        if name.startswith(marker.removesuffix("scaled_fp8"))
+    )
+    return max(found, key=len, default=None)

@@ -1,35 +1,16 @@
-"""Scale tensors in, how they fit their weight and what is wrong with their numbers out; no torch needed."""
+"""Scale tensors in, how they fit their weight and what is wrong with them out; no torch."""
 
 from __future__ import annotations
 
 import math
-import struct
-from dataclasses import dataclass
 
+from ..bits import BITS, patterns, values
 from ..problem import Problem
 from ..problem_kinds import tell
 from ..source import Source
 from ..tensors import TensorSpec
 
 BLOCK = 128
-
-
-@dataclass(frozen=True)
-class Bits:
-    """How a little-endian float lies in an unsigned integer: its cast code, first non-finite pattern, sign bit."""
-
-    code: str
-    infinite: int
-    sign: int
-
-
-BITS = {
-    "F64": Bits("Q", 0x7FF0000000000000, 1 << 63),
-    "F32": Bits("I", 0x7F800000, 1 << 31),
-    "F16": Bits("H", 0x7C00, 1 << 15),
-    "BF16": Bits("H", 0x7F80, 1 << 15),
-    "F8_E8M0": Bits("B", 0xFF, 1 << 8),
-}
 
 
 def fit(weight: TensorSpec, scale: TensorSpec, columns: int | None = None) -> str:
@@ -65,7 +46,7 @@ def check_numbers(source: Source, scale: TensorSpec, layer: str) -> list[Problem
         return [tell("scale-dtype", f"{scale.name} of dtype {scale.dtype}", layer)]
     if not scale.elements:
         return []
-    numbers = memoryview(source.read_bytes(scale.name)).cast(bits.code)
+    numbers = patterns(source, scale, bits.code)
     low, high = min(numbers), max(numbers)
     zero_is_number = scale.dtype == "F8_E8M0"
     if high < bits.infinite and (low > 0 or zero_is_number):
@@ -77,36 +58,9 @@ def check_numbers(source: Source, scale: TensorSpec, layer: str) -> list[Problem
         found.append(("scale-not-finite", f"{bad} of {len(magnitudes)} scales NaN or infinite"))
     if not zero_is_number and min(magnitudes) == 0:
         found.append(("scale-zero", f"{magnitudes.count(0)} of {len(magnitudes)} scales zero"))
-    if any(
-        bits.sign < number and number & (bits.sign - 1) < bits.infinite for number in numbers
-    ):
+    if any(bits.sign < number and number & (bits.sign - 1) < bits.infinite for number in numbers):
         found.append(("scale-negative", "scales below zero"))
     return [tell(kind, text, layer) for kind, text in found]
-
-
-def not_finite(source: Source, spec: TensorSpec) -> bool:
-    """A plain tensor holds NaN or infinity."""
-    bits = BITS.get(spec.dtype)
-    if bits is None or not spec.elements:
-        return False
-    data = memoryview(source.read_bytes(spec.name))
-    # negative numbers are the largest as unsigned, positive ones as signed integers
-    return (
-        max(data.cast(bits.code)) >= bits.sign + bits.infinite
-        or max(data.cast(bits.code.lower())) >= bits.infinite
-    )
-
-
-def values(source: Source, spec: TensorSpec) -> list[float]:
-    """The numbers of a small float tensor as Python floats."""
-    data = source.read_bytes(spec.name)
-    if spec.dtype == "BF16":
-        wide = b"".join(b"\0\0" + data[at : at + 2] for at in range(0, len(data), 2))
-        return list(struct.unpack(f"<{len(data) // 2}f", wide))
-    if spec.dtype == "F8_E8M0":
-        return [math.nan if code == 0xFF else 2.0 ** (code - 127) for code in data]
-    letter = {"F64": "d", "F32": "f", "F16": "e"}[spec.dtype]
-    return list(struct.unpack(f"<{spec.elements}{letter}", data))
 
 
 def same_numbers(source: Source, one: TensorSpec, other: TensorSpec) -> bool:
@@ -114,11 +68,3 @@ def same_numbers(source: Source, one: TensorSpec, other: TensorSpec) -> bool:
     if one.elements != other.elements or one.dtype not in BITS or other.dtype not in BITS:
         return False
     return values(source, one) == values(source, other)
-
-
-def all_zero(source: Source, spec: TensorSpec) -> bool:
-    """Every number of a float tensor is 0 or -0."""
-    bits = BITS.get(spec.dtype)
-    if bits is None:
-        return not any(source.read_bytes(spec.name))
-    return set(memoryview(source.read_bytes(spec.name)).cast(bits.code)) <= {0, bits.sign}

@@ -1,5 +1,6 @@
-"""An adapter kind: which tensors it needs, which shapes fit a layer, how it changes rows. One file in `adapters/`
-for each, ending in ADAPTER. Knows no torch at import.
+"""An adapter kind: which tensors it needs, which shapes fit a layer, how it changes rows.
+
+One file in `adapters/` for each, ending in ADAPTER. Knows no torch at import.
 """
 
 from __future__ import annotations
@@ -43,13 +44,16 @@ class Misfit:
 
     kind: str
     expected: str
+    fix: str = "this LoRA was made for another model or size: use the one for this model"
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """`needs`: for each part of the adapter the sets of roles that can give it; `takes`: roles it reads besides.
+    """`needs`: for each part of the adapter the sets of roles that can give it.
 
-    fits(shapes, shape) -> None, or the Misfit of stored shapes against the layer's rows `shape`.
+    `takes`: the roles it reads besides.
+
+    fits(shapes, shape) -> None, or the Misfit of stored shapes against the layer's `shape`.
     over(operands, reader, shape) -> RowReader with this adapter added; `reader` gives
         rows (n, width(shape)) of a layer of `shape`.
     Adapters of one layer in one file are applied by ascending `order`.
@@ -80,7 +84,7 @@ class Adapter:
         return None
 
     def decomposition_misfit(self, shapes: Shapes, shape: Shape) -> Misfit | None:
-        """Why a DoRA vector beside the adapter does not fit: it has one number for a row or for a channel."""
+        """Why a DoRA vector does not fit: it has one number for each row or channel."""
         counts = {1, shape[0], *shape[1:2]}
         for role, fitting in (("dora_scale", counts), ("magnitude", {shape[0]})):
             if role in shapes and math.prod(shapes[role]) not in fitting:
@@ -90,7 +94,10 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Operands:
-    """The tensors of one adapter on one layer, read as float32 when asked for; `names` maps role to tensor name."""
+    """The tensors of one adapter on one layer, read as float32 when asked for.
+
+    `names` maps a role to a tensor name of `source`.
+    """
 
     source: Source
     names: Mapping[str, str]
@@ -114,7 +121,8 @@ class Operands:
 
     def rows(self, role: str, start: int, stop: int) -> torch.Tensor:
         """Rows of a large tensor, float32 on the device."""
-        return self._float(role, self.source.tensor(self.names[role])[start:stop], start)
+        stored = self.source.tensor(self.names[role])
+        return self._float(role, (stored if stored.dim() else stored.reshape(1))[start:stop], start)
 
     def number(self, role: str) -> float | None:
         """The single number of a role (alpha), or None where the file has none."""
@@ -160,7 +168,7 @@ class Operands:
             "lora-not-finite",
             found=f"NaN or infinity in {self.names[role]} of {self.source.path.name}",
             expected="finite numbers",
-            fix="this LoRA was saved from a training that diverged: use an earlier checkpoint of it",
+            fix="its training diverged: use an earlier checkpoint of this LoRA",
             layer=self.layer,
         )
 

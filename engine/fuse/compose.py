@@ -1,4 +1,4 @@
-"""Rows and an adapter's delta in, changed rows out: the plain sum, and the weight-decomposed one (DoRA)."""
+"""Rows and an adapter's delta in, changed rows out: the plain sum, and DoRA's decomposition."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Delta = Callable[[int, int, torch.Tensor], torch.Tensor]
 def compose(
     operands: Operands, reader: RowReader, shape: Shape, delta: Delta, scale: float
 ) -> RowReader:
-    """rows + strength * scale * delta, or the decomposed weight where the file has a DoRA vector."""
+    """rows + strength * scale * delta, or the decomposed weight where there is a DoRA vector."""
     if operands.has("dora_scale") or operands.has("magnitude"):
         return decomposed(operands, reader, shape, delta, scale)
     factor = operands.strength * scale
@@ -34,7 +34,7 @@ def compose(
 def decomposed(
     operands: Operands, reader: RowReader, shape: Shape, delta: Delta, scale: float
 ) -> RowReader:
-    """DoRA: W' = W + strength * ((W + scale * delta) * m / (norm + eps) - W), W (N, ...), eps of float32.
+    """DoRA: W' = W + strength * ((W + scale * delta) * m / (norm + eps) - W), eps of float32.
 
     Three vectors are in use, and each has its own norm:
     dora_scale (N, 1, ...): norm of each row of W *before* the delta, as ComfyUI has it.

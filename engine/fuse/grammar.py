@@ -1,7 +1,7 @@
 """Tensor names of a LoRA file in, modules with the role of each tensor out. Knows no torch.
 
-A name is `MODULE` + suffix. The suffix says which parameter of the module is meant and which part the tensor
-plays there; MODULE is kept exactly as the file spells it (`place.py` finds the layer).
+A name is MODULE + suffix. The suffix says which parameter of the module is meant and which part
+the tensor plays there; MODULE stays exactly as the file spells it (`place.py` finds the layer).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RESPELLED = (
     (re.compile(r"\.processor\.proj_lora\.(down|up)\."), r".linear2.lora_\1."),
 )
 
-# lora_A and lora_down are the same thing in two families of spelling; what may follow is in LOW_RANK_ENDS
+# before `.weight`; lora_A and lora_down are one thing in two families of spelling
 LOW_RANK = {
     ".lora_A": "down",
     ".lora_B": "up",
@@ -88,7 +88,7 @@ Key = tuple[str, str]  # (module as spelled, parameter)
 
 @dataclass(frozen=True)
 class Spelled:
-    """`modules[(module, parameter)][role]` is a tensor name; `rest` are tensors that play no part in a LoRA."""
+    """`modules[(module, parameter)][role]` is a tensor name; `rest` play no part in a LoRA."""
 
     modules: dict[Key, dict[str, str]] = field(default_factory=dict)
     rest: tuple[str, ...] = ()
@@ -110,6 +110,9 @@ def spell(names: Iterable[str]) -> Spelled:
     if any("up" in roles for roles in modules.values()):
         for name in norms:
             _add(modules, (name.removesuffix(".scale"), "weight"), "set", name)
+        enlarged = modules.get(("img_in", "weight"), {})
+        if norms and "up" in enlarged:  # such a file says it by these two signs only
+            enlarged.setdefault("reshape", enlarged["up"])
     else:
         rest += norms
     return Spelled(modules, tuple(rest))
@@ -139,13 +142,10 @@ def _parse(name: str) -> tuple[Key, str] | None:
     if end is not None:
         found = _parse(name.removesuffix(end) + ".weight") or _parse(name.removesuffix(end))
         return None if found is None else (found[0], found[1] + SCALED)
-    found = _low_rank(
-        name.removesuffix(".weight"), BARE if not name.endswith(".weight") else LOW_RANK
-    )
-    if found is None and name.endswith(".weight"):
-        stem = name.removesuffix(".weight").rpartition(".")[0]  # without the adapter's name
-        found = _low_rank(stem, ADAPTER_NAMED)
-    return found
+    if not name.endswith(".weight"):
+        return _low_rank(name, BARE)
+    stem = name.removesuffix(".weight")
+    return _low_rank(stem, LOW_RANK) or _low_rank(stem.rpartition(".")[0], ADAPTER_NAMED)
 
 
 def _low_rank(stem: str, suffixes: Iterable[str]) -> tuple[Key, str] | None:

@@ -1,4 +1,4 @@
-"""LoRA files and a model in, for each layer its adapters in file order out; then rows with all deltas added.
+"""LoRA files and a model in, each layer's adapters in file order out; then rows with all deltas.
 
 Opening and matching read headers only and know no torch; `Fused.reader` reads one layer's adapters.
 """
@@ -83,16 +83,16 @@ class LoraReport:
 
 @dataclass(frozen=True)
 class Fused:
-    """`changes[key]`: the adapters of a layer in the order they are added; `report`: one entry a file."""
+    """`changes[key]`: a layer's adapters in the order they are added; `report`: one a file."""
 
     changes: Mapping[str, tuple[Change, ...]] = field(default_factory=dict)
     report: tuple[LoraReport, ...] = ()
 
     def reader(self, layer: Layer, base: RowReader, device: str = "cpu") -> RowReader:
-        """Rows of `layer` with every delta added in float32; `base` itself where nothing changes it.
+        """Rows of `layer` with every delta added in float32; `base` itself if nothing changes it.
 
-        base(start, stop) -> (stop - start, row elements) float32 on `device`, fresh. The adapters' tensors live as
-        long as the returned reader, which may be called from several threads.
+        base(start, stop) -> (stop - start, row elements) float32 on `device`, fresh. The adapters'
+        tensors live as long as the returned reader, which several threads may call.
         """
         reader = base
         for change in self.changes.get(layer.key, ()):
@@ -113,7 +113,7 @@ def lora_of(source: Source, strength: float = 1.0, rslora: bool = False) -> Lora
         raise Refused(
             "not-a-lora",
             found=f"{len(source.tensors)} tensors such as {some} in {source.path.name}",
-            expected="adapter tensors such as NAME.lora_A.weight, NAME.lora_down.weight or NAME.diff",
+            expected="adapter tensors such as NAME.lora_A.weight, NAME.lora_down.weight, NAME.diff",
             fix="give a model as the source to convert, and only LoRA files as LoRAs",
         )
     for (module, _), roles in spelled.modules.items():
@@ -124,9 +124,10 @@ def lora_of(source: Source, strength: float = 1.0, rslora: bool = False) -> Lora
 def match(
     files: Sequence[LoraFile], model: Model, names: Mapping[str, Target] | None = None
 ) -> Fused:
-    """LoRA files x a model -> what changes which layer; refuses shapes that do not fit and files that match nothing.
+    """LoRA files x a model -> what changes which layer.
 
-    `names`: module spellings with known targets, looked up before our own tables (the host's key map).
+    Refuses shapes that do not fit and files that match nothing. `names`: module spellings with
+    known targets, looked up before our own tables (the host's key map).
     """
     shapes = {layer.key: layer.shape for layer in model.layers}
     found = places(model.family, shapes)
@@ -158,8 +159,12 @@ def _match_file(
         if target is None:
             unmatched[_told(key, file.spelled)] = None
             continue
+        read = frozenset().union(*(kind.reads for kind in kinds))
+        unmatched |= dict.fromkeys(
+            name for role, name in roles.items() if role.removesuffix(SCALED) not in read
+        )
         for kind in kinds:
-            change = _change(file, key[0], kind, target, roles, found.shapes[target.key])
+            change = _change(file, key[0], kind, target, roles, found.shapes[target.key] or (1,))
             twice = taken.setdefault((target, kind.name), key[0])
             if twice != key[0]:
                 raise _refuse_twice(file, twice, key[0], target)
@@ -175,7 +180,7 @@ def _match_file(
 
 
 def _told(key: Key, spelled: Spelled) -> str:
-    """How an unmatched module is named: by its parameter too where another of its parameters may match."""
+    """How an unmatched module is named: with its parameter where it has several."""
     module, parameter = key
     alone = parameter == "weight" or (module, "weight") not in spelled.modules
     return module if alone else f"{module} ({parameter})"
@@ -219,7 +224,7 @@ def _change(
             misfit.kind,
             found=f"{found} for {module} in {file.path.name}",
             expected=misfit.expected,
-            fix="this LoRA was made for another model or size: use the one for this model",
+            fix=misfit.fix,
             layer=target.key,
         )
     return Change(file, module, kind.name, target, names)
@@ -262,10 +267,14 @@ def _over(change: Change, reader: RowReader, layer: Layer, device: str) -> RowRe
     """`reader` with one change added, on the rows that it is for."""
     file, target = change.file, change.target
     operands = Operands(file.source, change.names, file.strength, layer.key, file.rslora, device)
-    kind = _adapters()[change.kind]
-    if target.rows is None:
-        return kind.over(operands, reader, layer.shape)
-    from .rows import part_of, put_back
+    from .rows import part_of, put_back, swapped
 
-    shape = (target.rows[1] - target.rows[0], *layer.shape[1:])
-    return put_back(reader, kind.over(operands, part_of(reader, target.rows), shape), target.rows)
+    over = _adapters()[change.kind].over
+    whole = layer.shape or (1,)
+    if target.halves_swapped:
+        inner = over(operands, swapped(reader, whole[0]), whole)
+        return swapped(inner, whole[0])
+    if target.rows is None:
+        return over(operands, reader, whole)
+    shape = (target.rows[1] - target.rows[0], *whole[1:])
+    return put_back(reader, over(operands, part_of(reader, target.rows), shape), target.rows)

@@ -1,12 +1,13 @@
 """A module as a LoRA file spells it in, the layer it means out. Knows no torch.
 
-Names are looked up as they are and with "." written as "_"; known prefixes are taken off until one is found.
+Names are looked up as they are and with "." written as "_"; known prefixes are taken off until
+one is found.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..family import Family, Shapes, Target
 
@@ -44,7 +45,7 @@ PARAMETERS = (".weight", ".scale")  # older FLUX files call a norm's weight `sca
 
 @dataclass(frozen=True)
 class Places:
-    """The lookup for one model: `dotted` and `underscored` names to targets, prefixes to take off."""
+    """The lookup for one model: names with dots and with underscores, prefixes to take off."""
 
     dotted: Mapping[str, Target]
     underscored: Mapping[str, Target]
@@ -52,7 +53,7 @@ class Places:
     shapes: Shapes
 
     def find(self, module: str, parameter: str) -> Target | None:
-        """The target of a module's `weight`, `bias` or `modulation`, or None if the model has none."""
+        """The target of a module's `weight`, `bias` or `modulation`; None if there is none."""
         for name in self._stripped(module):
             target = self.dotted.get(name) or self.underscored.get(name)
             if target is not None and parameter != "weight":
@@ -69,7 +70,7 @@ class Places:
         key = f"{stem}.{parameter}"
         if key == target.key or key not in self.shapes:
             return None
-        return Target(key, target.rows)
+        return replace(target, key=key)
 
     def _stripped(self, module: str) -> list[str]:
         """The name and what is left of it as prefixes come off, nearest first."""

@@ -1,4 +1,4 @@
-"""A reader of a layer's rows in, a reader of some of them out, and back: how an adapter changes part of a layer."""
+"""A reader of a layer's rows in, a reader of some of them out, and back."""
 
 from __future__ import annotations
 
@@ -29,5 +29,20 @@ def put_back(reader: RowReader, changed: RowReader, rows: Rows) -> RowReader:
         before = [reader(start, low)] if start < low else []
         after = [reader(high, stop)] if high < stop else []
         return torch.cat([*before, inside, *after])
+
+    return read
+
+
+def swapped(reader: RowReader, count: int) -> RowReader:
+    """Reader of `count` rows with its halves exchanged: scale, shift and shift, scale."""
+    half = count // 2
+
+    def read(start: int, stop: int) -> torch.Tensor:
+        found = []
+        if start < half:
+            found.append(reader(start + half, min(stop, half) + half))
+        if stop > half:
+            found.append(reader(max(start, half) - half, stop - half))
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     return read

@@ -1,4 +1,4 @@
-"""The sizes of a FLUX-shaped transformer in, the names and shapes of its parameters out. Knows no torch."""
+"""Sizes of a FLUX-shaped transformer in, names and shapes of its parameters out. Knows no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLOCK_SIZES = (3072, 2048, 1536, 1024, 768, 512, 256)  # hidden sizes tried by o
 
 @dataclass(frozen=True)
 class FluxConfig:
-    """A FLUX.1 of any size: `hidden` is a multiple of 128, heads have 128 numbers as in the original."""
+    """A FLUX.1 of any size: `hidden` is a multiple of 128, a head has 128 numbers."""
 
     hidden: int = 512
     double_blocks: int = 2
@@ -89,8 +89,10 @@ TINY = FluxConfig()
 
 
 def of_size(size_bytes: int) -> FluxConfig:
-    """The widest FLUX shape whose bf16 file is at most `size_bytes`, with about twice as many single as
-    double blocks; at least one double and two single blocks."""
+    """The widest FLUX shape whose parameters take at most `size_bytes` in bf16.
+
+    One double and two single blocks at least; about twice as many single as double blocks.
+    """
     for hidden in BLOCK_SIZES:
         context, vector = (4096, 768) if hidden >= 1024 else (256, 256)
         base = FluxConfig(hidden, 0, 0, context, vector).size_bytes

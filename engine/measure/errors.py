@@ -52,8 +52,8 @@ def layer_error(
 ) -> LayerError:
     """The error of `b` against `a`; either is a tensor or a reader of rows, never held whole.
 
-    `shape` is needed when both are readers. Works in runs of at most `chunk_elements` numbers of each
-    side (at least one row).
+    `shape` is needed when both are readers. Works in runs of at most `chunk_elements` numbers of
+    each side (at least one row).
     """
     shape = _common_shape(name, a, b, shape)
     one_row = len(shape) < 2

@@ -1,4 +1,4 @@
-"""Functions in, their times out, measured in turns; and the private memory of a process over its baseline."""
+"""Functions in, their times out, measured in turns; a process in, its peak private memory out."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def private_bytes(pid: int | None = None) -> int | None:
     """Private memory of a process now in bytes (this one by default); None where nothing tells it.
 
     Linux: RssAnon + VmSwap. These count pages that belong to the process alone; a page of a mapped
-    file, copy-on-write or not, is RssFile until it is written. (Private_Clean of smaps and psutil's
-    `uss` do count a mapped page that was only read.) The kernel keeps RssAnon per thread and sums it
-    lazily, which makes it off by at most 256 KiB a thread. Elsewhere: `uss` of psutil, if installed.
+    file, copy-on-write or not, is RssFile until it is written. (Private_Clean of smaps and `uss` of
+    psutil do count a mapped page that was only read.) The kernel sums RssAnon lazily, which makes
+    it off by some 256 KiB a thread. Elsewhere: `uss` of psutil, if psutil is installed.
     """
     return _meter(os.getpid() if pid is None else pid)()
 
@@ -70,7 +70,7 @@ class PrivatePeak:
 
     After it: `baseline_bytes` (on entry), `peak_bytes` (largest seen) and `over_baseline_bytes`
     (their difference), each None where private memory cannot be told.
-    A peak shorter than the interval may be missed; memory shared on purpose (/dev/shm) is not private.
+    A peak shorter than the interval may be missed; shared memory (/dev/shm) is not private.
     """
 
     def __init__(self, pid: int | None = None, interval_s: float = SAMPLE_S) -> None:

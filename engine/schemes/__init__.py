@@ -1,1 +1,1 @@
-"""One quantization scheme a file, found by name."""
+"""One file a scheme, each ending in SCHEME. Torch is imported when a tensor comes in, not before."""

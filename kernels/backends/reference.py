@@ -83,9 +83,7 @@ def dequantize_int8_convrot(weight: Tensor, scale: Tensor, group_size: int) -> T
     return rotate_groups(dequantize_int8(weight, scale), group_size)
 
 
-def quantize_int4(
-    weight: Tensor, group_size: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def quantize_int4(weight: Tensor, group_size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """(N, K) -> (N, K / 2) int8, (K / group_size, N) `dtype`."""
     rows, k = weight.shape
     grouped = weight.to(torch.float32).reshape(rows, k // group_size, group_size)
@@ -98,9 +96,7 @@ def quantize_int4(
     return packed.view(torch.int8), scale.t().contiguous()
 
 
-def dequantize_int4(
-    weight: Tensor, scale: Tensor, zeros: Tensor | None, group_size: int
-) -> Tensor:
+def dequantize_int4(weight: Tensor, scale: Tensor, zeros: Tensor | None, group_size: int) -> Tensor:
     """(N, K / 2) int8, (K / group_size, N) -> (N, K) float32."""
     rows, half = weight.shape
     packed = weight.view(torch.uint8)
@@ -129,9 +125,7 @@ def fp8_linear(
     return _multiply(values, dequantize_fp8(weight, scale), bias, x.dtype)
 
 
-def fp8_weight_only_linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor
-) -> Tensor:
+def fp8_weight_only_linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
     """(M, K), (N, K) fp8 -> (M, N)."""
     return _multiply(x.to(torch.float32), dequantize_fp8(weight, scale), bias, x.dtype)
 

@@ -1,4 +1,4 @@
-"""LoRA and LoCon: W + strength * alpha / r * up @ down, up (N, r), down (r, K); with DoRA where a vector is given."""
+"""LoRA and LoCon: W + strength * alpha / r * up @ down, up (N, r), down (r, K); DoRA on top."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
     from ...rows import RowReader
 
+ENLARGES = (
+    "it enlarges the layer (a control LoRA, for depth or edges): convert the full control model, "
+    "or load this LoRA in ComfyUI after the model"
+)
+
 
 def fits(shapes: Shapes, shape: Shape) -> Misfit | None:
     """up (N, r), down (r, K) or, with a core tensor, up (N, m), mid (m, r, ...), down (r, C)."""
@@ -20,14 +25,18 @@ def fits(shapes: Shapes, shape: Shape) -> Misfit | None:
         return Misfit("lora-rank-mismatch", "up (N, r) and down (r, K) with the same rank r")
     columns = width(down) * (width(mid[1:]) if mid else 1)
     if (up[0], columns) != (shape[0], width(shape)):
-        return Misfit(
-            "lora-shape-mismatch", f"up ({shape[0]}, r) and down (r, {width(shape)}) for {shape}"
-        )
+        wanted = f"up ({shape[0]}, r) and down (r, {width(shape)}) for {shape}"
+        if "reshape" in shapes:
+            return Misfit("lora-reshapes-layer", wanted, fix=ENLARGES)
+        return Misfit("lora-shape-mismatch", wanted)
     return None
 
 
 def over(operands: Operands, reader: RowReader, shape: Shape) -> RowReader:
-    """rows += strength * scale * up[rows] @ down; mid is multiplied into down first: mid (m, r, h, w) x down (r, C)."""
+    """rows += strength * scale * up[rows] @ down.
+
+    With a core tensor: down (m, C, h, w) = sum over r of mid (m, r, h, w) * down (r, C).
+    """
     from ..compose import decomposed
 
     up = operands.load("up").flatten(1)

@@ -1,0 +1,119 @@
+"""Arguments that several verbs share, and how their spelling becomes values."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..engine.errors import Refused
+from ..engine.tensors import SPELLINGS
+
+if TYPE_CHECKING:
+    from ..engine.fuse.lora import LoraFile
+    from ..engine.pipeline import Prepared
+    from ..engine.source import Source
+
+_STRENGTH = re.compile(r"(?P<path>.+):(?P<strength>[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)")
+
+
+def lora_argument(text: str) -> tuple[Path, float]:
+    """`FILE[:STRENGTH]`: split at the last colon only if a number follows it."""
+    found = _STRENGTH.fullmatch(text)
+    if found is None:
+        return Path(text), 1.0
+    return Path(found["path"]), float(found["strength"])
+
+
+def dtype_argument(text: str) -> str:
+    """`bf16`, `bfloat16`, `fp16`, ... as the safetensors dtype name."""
+    if text.lower() not in SPELLINGS:
+        raise Refused(
+            "unknown-dtype",
+            found=text,
+            expected=", ".join(SPELLINGS),
+            fix="use one of these names with --dtype",
+        )
+    return SPELLINGS[text.lower()]
+
+
+def device_argument(text: str) -> str:
+    """A device that torch has here."""
+    import torch
+
+    kind = text.split(":")[0]
+    here = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "xpu": hasattr(torch, "xpu") and torch.xpu.is_available(),
+    }
+    if not here.get(kind, False):
+        raise Refused(
+            "no-such-device",
+            found=text,
+            expected=" or ".join(name for name, there in here.items() if there),
+            fix="leave --device out to compute on the CPU",
+        )
+    return text
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """The checkpoint: a file, a folder of shards or an index."""
+    parser.add_argument("source", type=Path, metavar="SRC", help="a checkpoint file or folder")
+
+
+def add_conversion(parser: argparse.ArgumentParser, scheme: str | None = "auto") -> None:
+    """Everything that decides what a converted file holds."""
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        type=lora_argument,
+        metavar="FILE[:S]",
+        help="fuse this LoRA at strength S (default 1); repeat for more",
+    )
+    parser.add_argument("--rslora", action="store_true", help="LoRAs are rank-stabilised")
+    parser.add_argument("--scheme", default=scheme, metavar="S", help="see `fusequant backends`")
+    parser.add_argument(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave layers whose name matches unquantized (*, ?, [..]); repeat for more",
+    )
+    parser.add_argument("--dtype", help="dtype of what stays unquantized (default: as in SRC)")
+    parser.add_argument("--device", default="cpu", help="where the arithmetic runs")
+
+
+def open_spec_or_file(path: Path) -> Source:
+    """A checkpoint, or the header-only spec of a public model by its name."""
+    if not path.exists():
+        from ..engine.spec import names, open_spec
+
+        if str(path) in names():
+            return open_spec(str(path))
+    from ..engine.files.open import open_source
+
+    return open_source(path)
+
+
+def prepare_from(args: argparse.Namespace) -> Prepared:
+    """Open everything first (so that a broken file is refused at once), then plan."""
+    source = open_spec_or_file(args.source)
+    from ..engine.fuse.lora import open_lora
+
+    loras: Sequence[LoraFile] = [open_lora(path, s, args.rslora) for path, s in args.lora]
+    from ..engine.pipeline import Request, prepare
+    from ..engine.scheme_names import resolve
+
+    scheme = "auto" if args.scheme == "auto" else resolve(args.scheme)[0]
+    request = Request(
+        scheme=scheme,
+        keep=tuple(args.keep),
+        dtype=dtype_argument(args.dtype) if args.dtype else None,
+        device=device_argument(args.device),
+    )
+    return prepare(source, loras, request)

@@ -1,0 +1,63 @@
+"""`fusequant compare`: two files in, the error of every layer out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..progress import Bar
+from ..text import columns
+from ..verb import Answer, Verb
+
+SHOWN = 15
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """`compare A B`."""
+    parser.add_argument("first", type=Path, metavar="A", help="the reference")
+    parser.add_argument("second", type=Path, metavar="B", help="the version to judge")
+    parser.add_argument("--all", action="store_true", help="norms and biases too")
+
+
+def run(args: argparse.Namespace) -> Answer:
+    """Every common layer, worst first."""
+    from ...engine.files.open import open_source
+
+    first, second = open_source(args.first), open_source(args.second)
+    from ...engine.compare import compare
+
+    bar = Bar("compare", quiet=args.json)
+    try:
+        found = compare(first, second, not args.all, bar)
+    finally:
+        bar.close()
+        first.close()
+        second.close()
+    return {
+        "layers": [layer.to_json() for layer in found.layers],
+        "worst": found.worst,
+        "mean": found.mean,
+        "only_in_a": list(found.only_first),
+        "only_in_b": list(found.only_second),
+    }
+
+
+def text(answer: Answer) -> str:
+    """The worst layers as a table."""
+    rows = [("layer", "error", "worst row", "cosine")]
+    for layer in answer["layers"][:SHOWN]:
+        numbers = [layer[name] for name in ("relative_error", "worst_row", "cosine")]
+        rows.append((layer["name"], *("n/a" if n is None else f"{n:.5f}" for n in numbers)))
+    more = len(answer["layers"]) - SHOWN
+    lines = [f"mean {answer['mean']:.5f}, worst {answer['worst']:.5f}", *columns(rows)]
+    if more > 0:
+        lines.append(f"  and {more} layers with less error")
+    for side in ("a", "b"):
+        if answer[f"only_in_{side}"]:
+            lines.append(f"  only in {side.upper()}: {len(answer[f'only_in_{side}'])} tensors")
+    return "\n".join(lines)
+
+
+VERB = Verb(
+    "compare", "tell how far one file is from another, layer by layer", arguments, run, text
+)

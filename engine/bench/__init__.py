@@ -1,0 +1,1 @@
+"""Benchmarks of whole jobs: files here, models and orders beside them."""

@@ -1,0 +1,172 @@
+"""A table of names in, layers renamed and joined or LoRA targets out: what the families share.
+
+A table maps a module's name with its block index written `{}` to its `Place` in core's model.
+Only the first number of a name is the index: `transformer_blocks.{}.ff.net.0.proj`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ..errors import Refused
+from ..family import Shapes, Target
+from ..layer import Layer, Part
+
+LEAVES = (".weight", ".bias", ".scale")
+_INDEX = re.compile(r"(?<=\.)\d+(?=\.|$)")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Core's module, and in a joined weight the place `slot` among `of` parts, top to bottom.
+
+    `swapped`: the two halves of the rows change places on the way.
+    """
+
+    module: str
+    slot: int = 0
+    of: int = 1
+    swapped: bool = False
+
+
+Table = Mapping[str, Place]
+
+
+def renames(names: Mapping[str, str], inside: str = "*", target: str = "*") -> dict[str, Place]:
+    """One place for each pair of names, both put for the `*` of `inside` and `target`."""
+    return {
+        inside.replace("*", spelled): Place(target.replace("*", core))
+        for spelled, core in names.items()
+    }
+
+
+def stacked(names: Iterable[str], module: str) -> dict[str, Place]:
+    """The names whose rows lie one below the other in `module`."""
+    listed = tuple(names)
+    return {name: Place(module, slot, len(listed)) for slot, name in enumerate(listed)}
+
+
+def split_leaf(key: str) -> tuple[str, str]:
+    """A key as (module, leaf); the leaf is empty for a bare parameter."""
+    leaf = next((leaf for leaf in LEAVES if key.endswith(leaf)), "")
+    return key.removesuffix(leaf), leaf
+
+
+def template(name: str) -> tuple[str, str]:
+    """A name with its first number written `{}`, and that number."""
+    found = _INDEX.search(name)
+    if not found:
+        return name, ""
+    return name[: found.start()] + "{}" + name[found.end() :], found[0]
+
+
+def first_index(name: str) -> str:
+    """The block index in a name; empty if it has none."""
+    return template(name)[1]
+
+
+def find(table: Table, module: str) -> Place | None:
+    """The place of a module, its index filled in."""
+    form, index = template(module)
+    place = table.get(form) or table.get(module)
+    return replace(place, module=place.module.replace("{}", index)) if place else None
+
+
+def _rows(part: Part, first: int, last: int) -> Part:
+    low = part.rows[0] if part.rows else 0
+    return replace(part, rows=(low + first, low + last))
+
+
+def swapped_halves(layer: Layer) -> tuple[Part, ...]:
+    """The parts that put the lower half of a one-part layer's rows first."""
+    half, part = layer.shape[0] // 2, layer.parts[0]
+    return (_rows(part, half, 2 * half), _rows(part, 0, half))
+
+
+def row_slice(layer: Layer, key: str, first: int, last: int) -> Layer:
+    """Rows [first, last) of a one-part layer as a layer of its own."""
+    shape = (last - first, *layer.shape[1:])
+    return replace(layer, key=key, shape=shape, parts=(_rows(layer.parts[0], first, last),))
+
+
+def _join(key: str, members: dict[int, Layer], of: int) -> Layer:
+    """One layer of `of` members stacked along dim 0."""
+    missing = [str(slot + 1) for slot in range(of) if slot not in members]
+    if missing:
+        raise Refused(
+            "layer-incomplete",
+            found=f"{', '.join(sorted(layer.key for layer in members.values()))}",
+            expected=f"all {of} parts of {key}",
+            fix="the file is incomplete: download it again",
+            layer=key,
+        )
+    ordered = [members[slot] for slot in range(of)]
+    if len({layer.shape[1:] for layer in ordered}) > 1:
+        raise Refused(
+            "layer-shape",
+            found=", ".join(f"{layer.key} {layer.shape}" for layer in ordered),
+            expected="parts of the same width",
+            fix="the file mixes models: convert from the original checkpoint",
+            layer=key,
+        )
+    rows = sum(layer.shape[0] for layer in ordered)
+    parts = tuple(part for layer in ordered for part in layer.parts)
+    return Layer(key, (rows, *ordered[0].shape[1:]), ordered[0].dtype, parts)
+
+
+def convert(layers: tuple[Layer, ...], find_place: Callable[[str], Place | None]) -> list[Layer]:
+    """Layers under core's names; what `find_place` does not know keeps its name."""
+    result: dict[str, Layer | dict[int, Layer]] = {}
+    sizes: dict[str, int] = {}
+    for layer in layers:
+        module, leaf = split_leaf(layer.key)
+        place = find_place(module) or Place(module)
+        key = place.module + leaf
+        if place.of > 1:
+            members = result.setdefault(key, {})
+            if isinstance(members, dict):
+                members[place.slot] = layer
+            sizes[key] = place.of
+            continue
+        parts = swapped_halves(layer) if place.swapped else layer.parts
+        result[key] = replace(layer, key=key, parts=parts)
+    return [
+        _join(key, found, sizes[key]) if isinstance(found, dict) else found
+        for key, found in result.items()
+    ]
+
+
+def even_rows(shapes: Shapes, key: str, of: int) -> list[int]:
+    """Row counts of the parts of a joined weight that has `of` equal parts."""
+    return [shapes[key][0] // of] * of
+
+
+def targets(
+    table: Table,
+    shapes: Shapes,
+    rows: Callable[[Shapes, str, int], list[int]] = even_rows,
+) -> dict[str, Target]:
+    """Every spelled module name whose place exists in `shapes`, with the rows it means."""
+    by_form: dict[str, list[tuple[str, str]]] = {}
+    for key in shapes:
+        module, leaf = split_leaf(key)
+        if leaf in ("", ".weight", ".scale"):
+            form, index = template(module)
+            by_form.setdefault(form, []).append((index, key))
+    found = {}
+    for spelled, place in table.items():
+        if place.swapped:  # a target has rows, and no order of them
+            continue
+        form = place.module if "{}" in place.module else template(place.module)[0]
+        for index, key in by_form.get(form, []):
+            if "{}" not in place.module and split_leaf(key)[0] != place.module:
+                continue
+            span = None
+            if place.of > 1:
+                counts = rows(shapes, key, place.of)
+                low = sum(counts[: place.slot])
+                span = (low, low + counts[place.slot])
+            found[spelled.replace("{}", index)] = Target(key, span)
+    return found

@@ -1,0 +1,102 @@
+"""CLIP and SigLIP vision towers: FAMILY out. Core's names are Hugging Face's; Wan's own file has others.
+
+Wan's file holds q, k and v joined, its tables with leading ones in the shape and the projection
+transposed; its text half is not part of a vision tower.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..family import Family, Rule, Shapes
+from ..layer import Layer, Part
+from . import _keep, _spelling
+from ._spelling import renames
+
+_LAYER = "vision_model.encoder.layers.{}."
+_WAN = {
+    **renames(
+        {
+            "norm1": "layer_norm1",
+            "norm2": "layer_norm2",
+            "attn.proj": "self_attn.out_proj",
+            "mlp.0": "mlp.fc1",
+            "mlp.2": "mlp.fc2",
+        },
+        "visual.transformer.{}.*",
+        _LAYER + "*",
+    ),
+    **renames(
+        {
+            "patch_embedding": "embeddings.patch_embedding",
+            "pre_norm": "pre_layrnorm",
+            "post_norm": "post_layernorm",
+        },
+        "visual.*",
+        "vision_model.*",
+    ),
+}
+_CLASS, _POSITION = "visual.cls_embedding", "visual.pos_embedding"
+
+
+def spelling(shapes: Shapes) -> str | None:
+    """`core` by Hugging Face's first block, `wan` by Wan's joined q, k, v."""
+    if "vision_model.encoder.layers.0.self_attn.q_proj.weight" in shapes:
+        return "core" if not any(name.startswith("text_model.") for name in shapes) else None
+    needs = ("visual.transformer.0.attn.to_qkv.weight", "visual.patch_embedding.weight")
+    return "wan" if all(name in shapes for name in needs) else None
+
+
+def _seen_as(layer: Layer, key: str, shape: tuple[int, ...], transposed: bool = False) -> Layer:
+    """A plain layer's numbers in another shape."""
+    part = Part("none", layer.parts[0].tensors, view=shape, transposed=transposed)
+    return replace(layer, key=key, shape=shape, parts=(part,))
+
+
+def _convert(layer: Layer) -> list[Layer]:
+    """What one of Wan's layers is in core's model: three for a joined one, none for the text half."""
+    module, leaf = _spelling.split_leaf(layer.key)
+    form, index = _spelling.template(module)
+    if form == "visual.transformer.{}.attn.to_qkv":
+        rows = layer.shape[0] // 3
+        block = _LAYER.replace("{}", index) + "self_attn."
+        return [
+            _spelling.row_slice(layer, f"{block}{x}_proj{leaf}", i * rows, (i + 1) * rows)
+            for i, x in enumerate("qkv")
+        ]
+    if layer.key == _CLASS:
+        key = "vision_model.embeddings.class_embedding"
+        return [_seen_as(layer, key, layer.shape[-1:])]
+    if layer.key == _POSITION:
+        key = "vision_model.embeddings.position_embedding.weight"
+        return [_seen_as(layer, key, layer.shape[-2:])]
+    if layer.key == "visual.head":
+        key = "visual_projection.weight"
+        return [_seen_as(layer, key, layer.shape[::-1], transposed=True)]
+    place = _spelling.find(_WAN, module)
+    return [replace(layer, key=place.module + leaf)] if place else []
+
+
+def to_core(layers: tuple[Layer, ...], spelled: str) -> tuple[Layer, ...]:
+    """Wan's vision tower under Hugging Face's names; its text half is left out."""
+    if spelled == "core":
+        return layers
+    return tuple(found for layer in layers for found in _convert(layer))
+
+
+FAMILY = Family(
+    name="clip_vision",
+    title="CLIP or SigLIP vision tower",
+    kind="vision",
+    loads_in="CLIPVisionLoader",
+    spelling=spelling,
+    to_core=to_core,
+    keep=(
+        Rule(r"vision_model\.embeddings\..*", "position table: looked up, not multiplied"),
+        Rule(r"visual_projection|vision_model\.head\..*", "projection: one row for an image"),
+        _keep.only(
+            r"vision_model\.encoder\.layers\.\d+\.(?:self_attn\.(?:[qkv]|out)_proj|mlp\.fc[12])",
+            "outside the blocks' attention and MLP linears",
+        ),
+    ),
+)

@@ -1,0 +1,59 @@
+"""Qwen2.5-VL, Qwen3-VL and other decoder language models used as text encoders: FAMILY out.
+
+Their vision tower stays as it is: 8 % of Qwen2.5-VL 7B, and an edit model reads the image through it.
+"""
+
+from __future__ import annotations
+
+from ..family import Family, Rule, Shapes
+from ..layer import Layer
+from . import _keep, _spelling
+from ._spelling import Place
+
+_BLOCK = "layers.0.self_attn.o_proj.weight"
+# newer Hugging Face files of Qwen2.5-VL; ComfyUI looks for the older names
+_NESTED = {"model.language_model.": "model.", "model.visual.": "visual."}
+
+
+def spelling(shapes: Shapes) -> str | None:
+    """`core`, or `nested`: Qwen2.5-VL inside `model.language_model.` and `model.visual.`.
+
+    ComfyUI knows Qwen3-VL by the nested names themselves, so there they are core's.
+    """
+    if f"model.{_BLOCK}" in shapes:
+        return "core"
+    if f"model.language_model.{_BLOCK}" not in shapes:
+        return None
+    older = "model.language_model.layers.0.self_attn.k_proj.bias" in shapes
+    return "nested" if older else "core"
+
+
+def to_core(layers: tuple[Layer, ...], spelled: str) -> tuple[Layer, ...]:
+    """Nested names without the nest."""
+    if spelled == "core":
+        return layers
+
+    def place(module: str) -> Place | None:
+        found = next((nest for nest in _NESTED if module.startswith(nest)), None)
+        return Place(_NESTED[found] + module[len(found) :]) if found else None
+
+    return tuple(_spelling.convert(layers, place))
+
+
+FAMILY = Family(
+    name="qwen_vl",
+    title="Qwen-VL or another decoder text encoder",
+    kind="text",
+    loads_in="CLIPLoader",
+    spelling=spelling,
+    to_core=to_core,
+    keep=(
+        Rule(r".*embed_tokens|.*lm_head", "token table: looked up, or not used for conditioning"),
+        Rule(r"(?:model\.)?visual\..*", "vision tower: small, and the image is read through it"),
+        _keep.only(
+            r"model\.(?:language_model\.)?layers\.\d+\."
+            r"(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)",
+            "outside the blocks' attention and MLP linears",
+        ),
+    ),
+)

@@ -1,0 +1,36 @@
+"""Outputs and workers in, the private memory that converting them needs out, from headers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .fuse.lora import Fused
+from .outputs import Output
+from .rows import all_schemes, row_elements
+
+CHUNK_ELEMENTS = 1 << 18  # float32 of it fits a core's cache
+# of one chunk at once: float32 rows, their rotated or scaled copy, codes, codes on the way out
+COPIES_OF_A_CHUNK = 5
+# of one LoRA tensor at once: float32 of it and a transposed or scaled copy
+COPIES_OF_AN_ADAPTER = 2
+FIXED_BYTES = 64 << 20  # header and plan, thread stacks, what the allocator keeps
+
+
+def _working_bytes(output: Output, fused: Fused) -> int:
+    """What one worker holds while it is at this layer."""
+    choice = output.choice
+    step = 1 if choice.scheme == "none" else all_schemes()[choice.scheme].row_step
+    chunk = 4 * max(CHUNK_ELEMENTS, step * row_elements(choice.layer))
+    scales = sum(t.size_bytes for role, t in output.tensors.items() if role != "weight")
+    adapters = sum(
+        4 * change.file.source.tensors[name].elements
+        for change in fused.changes.get(choice.layer.key, ())
+        for name in change.names.values()
+    )
+    return COPIES_OF_A_CHUNK * chunk + 2 * scales + COPIES_OF_AN_ADAPTER * adapters
+
+
+def predicted_peak_bytes(outputs: Sequence[Output], fused: Fused, workers: int) -> int:
+    """Private memory over the process's baseline: the `workers` hungriest layers at once."""
+    working = sorted((_working_bytes(output, fused) for output in outputs), reverse=True)
+    return FIXED_BYTES + sum(working[:workers])

@@ -1,0 +1,177 @@
+"""The story on one page: open, recognise, match LoRAs, choose, then per layer fuse, quantize, save.
+
+A plan is made from headers alone; nothing is written before the whole plan stands.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from .auto import auto_scheme
+from .choose import choose
+from .files.writer import Writer, size_of
+from .fuse.lora import Fused, LoraFile, match
+from .memory import predicted_peak_bytes
+from .model import Model, recognise
+from .outputs import Output, output_of, specs_of
+from .place.budget import Placement, place
+from .plan import Choice, Plan
+from .read import read
+from .recipe import METADATA_KEY, recipe_of
+from .source import Source
+from .stream import Job, Progress, Stream, single_threaded_torch, worker_count
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; `scheme` may be `auto`, `dtype` is for what stays unquantized."""
+
+    scheme: str = "auto"
+    keep: tuple[str, ...] = ()
+    dtype: str | None = None
+    device: str = "cpu"
+    capability: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that is known of a new file before the first weight is read."""
+
+    source: Source
+    request: Request
+    outputs: tuple[Output, ...]
+    metadata: Mapping[str, str]
+    plan: Plan
+    loras: tuple[LoraFile, ...] = ()
+    fused: Fused = field(default_factory=Fused)
+
+    def close(self) -> None:
+        """Close the source and the LoRAs."""
+        for lora in self.loras:
+            lora.close()
+        self.source.close()
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written; `layers` counts them by scheme."""
+
+    out: Path
+    bytes: int
+    seconds: float
+    layers: Mapping[str, int]
+    prepared: Prepared
+
+
+def prepare(
+    source: Source, loras: Sequence[LoraFile] = (), request: Request | None = None
+) -> Prepared:
+    """Headers in, the whole plan out. Refuses what cannot be done before anything is written."""
+    request = request or Request()
+    model = recognise(read(source))
+    fused = match(loras, model) if loras else Fused()
+    if request.scheme == "auto":
+        request = replace(request, scheme=auto_scheme(request.device, request.capability)[0])
+    choices = choose(model, request.scheme, keep=request.keep, dtype=request.dtype)
+    recipe = recipe_of(
+        source,
+        request.scheme,
+        [(lora.source, lora.strength) for lora in loras],
+        request.keep,
+        request.dtype,
+    )
+    metadata = {"format": "pt", METADATA_KEY: recipe.to_json()}
+    prepared = lay_out(source, model, choices, request, metadata, fused)
+    return replace(prepared, loras=tuple(loras))
+
+
+def lay_out(
+    source: Source,
+    model: Model,
+    choices: Sequence[Choice],
+    request: Request,
+    metadata: Mapping[str, str],
+    fused: Fused | None = None,
+) -> Prepared:
+    """Choices in, the tensors of the new file and its exact size out.
+
+    What else is in a full checkpoint (VAE, text encoder) is written as it is.
+    """
+    fused = fused or Fused()
+    beside = [Choice(x, "none", x.dtype, "not part of the model") for x in model.others]
+    outputs = (
+        *(output_of(c, c.layer.key in fused.changes, model.written_prefix) for c in choices),
+        *(output_of(c, touched=False) for c in beside),
+    )
+    specs = specs_of(outputs)
+    plan = Plan(
+        family=model.family.name,
+        choices=(*choices, *beside),
+        bytes=size_of(specs, metadata),
+        peak_private_bytes=predicted_peak_bytes(outputs, fused, worker_count(request.device)),
+        vram_bytes=sum(spec.size_bytes for spec in specs),
+        warnings=tuple(_warnings(outputs, fused, model)),
+    )
+    return Prepared(source, request, outputs, metadata, plan, fused=fused)
+
+
+def _warnings(outputs: Sequence[Output], fused: Fused, model: Model) -> list[str]:
+    """What the user should know of the numbers before they are written."""
+    changed = [o for o in outputs if o.choice.layer.scheme != "none" and not o.as_stored]
+    twice = Counter(o.choice.layer.scheme for o in changed if o.choice.scheme != "none")
+    found = [
+        f"{count} layers are stored as {scheme}: they are dequantized"
+        f"{', fused' if fused.changes else ''} and quantized again, which rounds them twice; "
+        "a 16-bit source gives a better file"
+        for scheme, count in twice.items()
+    ]
+    lost = [
+        o for o in changed if any("input_scale" in part.tensors for part in o.choice.layer.parts)
+    ]
+    if lost:
+        found.append(f"{len(lost)} layers lose their calibrated input_scale")
+    if model.unused:
+        named = ", ".join(layer.key for layer in model.unused[:3])
+        found.append(f"{len(model.unused)} tensors have no place in this model: {named}")
+    return found
+
+
+def convert(
+    prepared: Prepared, target: Path, progress: Progress = lambda done, total: None
+) -> Written:
+    """Write the file that the plan describes; on any error nothing is left behind."""
+    started = time.perf_counter()
+    jobs = [_job(prepared, output) for output in prepared.outputs]
+    total = sum(job.source_bytes for job in jobs)
+    writer = Writer(target, specs_of(prepared.outputs), prepared.metadata, prepared.close)
+    with writer, single_threaded_torch():
+        Stream(writer, progress, total).run(jobs, worker_count(prepared.request.device))
+        del jobs
+    return Written(
+        out=Path(target),
+        bytes=writer.size_bytes,
+        seconds=time.perf_counter() - started,
+        layers=dict(Counter(output.choice.scheme for output in prepared.outputs)),
+        prepared=prepared,
+    )
+
+
+def placement(prepared: Prepared, vram_bytes: int) -> Placement:
+    """Which layers of the new file stay on a card of `vram_bytes`."""
+    sizes = [
+        (output.choice.layer.name, sum(spec.size_bytes for spec in output.tensors.values()))
+        for output in prepared.outputs
+    ]
+    return place(sizes, vram_bytes)
+
+
+def _job(prepared: Prepared, output: Output) -> Job:
+    layer, fused = output.choice.layer, prepared.fused
+    touched = layer.key in fused.changes
+    fuse = partial(fused.reader, layer) if touched else None
+    return Job(output, prepared.source, fuse, prepared.request.device)

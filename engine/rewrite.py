@@ -1,0 +1,39 @@
+"""A quantized checkpoint in, the same numbers in another spelling or in full precision out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .layer import Layer
+from .model import recognise
+from .pipeline import Prepared, Request, lay_out
+from .plan import Choice
+from .read import read
+from .recipe import METADATA_KEY, recipe_of
+from .source import Source
+from .tensors import FLOATS, FP8
+
+
+def prepare_dequant(source: Source, dtype: str = "F32") -> Prepared:
+    """Every floating parameter as `dtype` under the file's own name."""
+
+    def choice(layer: Layer) -> Choice:
+        floating = layer.scheme != "none" or layer.dtype in (*FLOATS, *FP8)
+        return Choice(layer, "none", dtype if floating else layer.dtype, "dequantized")
+
+    contents = read(source)
+    own_names = replace(recognise(contents), layers=contents.layers, others=(), unused=(), prefix="")
+    recipe = recipe_of(source, "none", dtype=dtype)
+    metadata = {"format": "pt", METADATA_KEY: recipe.to_json()}
+    request = Request(scheme="none", dtype=dtype)
+    choices = [choice(layer) for layer in contents.layers]
+    return lay_out(source, own_names, choices, request, metadata)
+
+
+def prepare_repair(source: Source) -> Prepared:
+    """The codes of the file unchanged under core's names, markers and scale shapes."""
+    model = recognise(read(source))
+    why = "codes as stored, spelled as core reads them"
+    choices = [Choice(layer, layer.scheme, layer.dtype, why) for layer in model.layers]
+    metadata = {"format": "pt", METADATA_KEY: recipe_of(source, "as stored").to_json()}
+    return lay_out(source, model, choices, Request(scheme="as stored"), metadata)

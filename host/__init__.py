@@ -1,0 +1,1 @@
+"""The only door to ComfyUI's internals: models, layouts, loading, paths and progress."""

@@ -1,0 +1,222 @@
+"""A MODEL or CLIP in, the same with its weights fused and quantized out; what came in is untouched.
+
+The weights are read from a fresh copy of the source, LoRAs are added in float32, each layer is
+quantized once and replaced by the host's own quantized Linear, loaded by the host's own loader.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy_kitchen.tensor import QuantizedTensor
+
+from ..engine.errors import Refused
+from ..engine.plan import Choice
+from .choosing import Chosen, chosen_for, exact_scheme
+from .ops import compute_dtype_of, quantized_operations
+from .pristine import Recipe, Request, init_of, pristine, recipe_of
+from .progress import host_progress
+from .quantize import layer_tensors
+from .report import Report
+from .weights import fused_weight, is_linear, patched, stored_bytes, stored_scheme
+
+log = logging.getLogger(__name__)
+
+Patches = Mapping[str, list[Any]]
+HOST_BACKENDS = (None, "auto", "kitchen")
+
+
+def quantize_model(patcher: Any, request: Request) -> tuple[Any, Report]:
+    """(new patcher, report). Patches on quantized layers are fused into them, the others stay live.
+
+    A model that is quantized already by us is made again from its source, with what was fused into
+    it before and what was added since.
+    """
+    report = Report(f"Quantize Model: {request.scheme}")
+    before = recipe_of(patcher)
+    patches = {key: list(found) for key, found in patcher.patches.items()}
+    if before is None:
+        init = init_of(patcher)
+    else:
+        init = before.init
+        patches = merged(before.patches, patches)
+        report.notes.append(f"rebuilt from the source: it was {before.request.scheme} before")
+    scheme, backend = exact_scheme(request.scheme, patcher.load_device)
+    request = replace(request, scheme=scheme, backend=checked_backend(request.backend or backend))
+    compute_dtype = compute_dtype_of(patcher)
+    own = pristine(init, compute_dtype)
+    consumed = swap_layers(own, patches, request, compute_dtype, report)
+    fused = {key: patches[key] for key in sorted(consumed)}
+    recipe = Recipe(init, request, compute_dtype, fused)
+    result = _owned_clone(patcher, own, recipe, consumed, patches)
+    report.live = len(result.patches)
+    log.info("%s", report.text().replace("\n", "; "))
+    return result, report
+
+
+def quantize_clip(clip: Any, request: Request) -> tuple[Any, Report]:
+    """(new CLIP, report): the text encoders of a CLIP quantized, its tokenizer shared."""
+    patcher, report = quantize_model(clip.patcher, request)
+    result = clip.clone()
+    result.patcher, result.cond_stage_model = patcher, patcher.model
+    return result, report
+
+
+def rebuild(recipe: Recipe, disable_dynamic: bool = False) -> Any:
+    """The factory of a quantized model, for the host's own fresh copies (compile, several GPUs)."""
+    fresh = pristine(recipe.init, recipe.compute_dtype, disable_dynamic)
+    swap_layers(fresh, recipe.patches, recipe.request, recipe.compute_dtype, Report("again"))
+    fresh.cached_patcher_init = (rebuild, (recipe,))
+    keep_in_memory(fresh)
+    return fresh
+
+
+def checked_backend(name: str | None) -> str | None:
+    """The backend that our own layers are forced to; None where the host or the registry chooses."""
+    return None if name in HOST_BACKENDS else name
+
+
+def merged(first: Patches, then: Patches) -> dict[str, list[Any]]:
+    """Patches by key, those of `first` before those of `then`."""
+    return {key: [*first.get(key, ()), *then.get(key, ())] for key in {**first, **then}}
+
+
+def _owned_clone(
+    patcher: Any, own: Any, recipe: Recipe, consumed: set[str], patches: Patches
+) -> Any:
+    """A clone of `patcher` that holds the module of `own` and says how to make it again."""
+    result = patcher.clone(model_override=own.get_clone_model_override())
+    result.size = 0
+    result.parent = None  # the parent holds another module: it must never take this one's place
+    result.cached_patcher_init = (rebuild, (recipe,))
+    result.clone_base_uuid, result.patches_uuid = uuid.uuid4(), uuid.uuid4()
+    result.patches = {key: list(found) for key, found in patches.items() if key not in consumed}
+    keep_in_memory(result)
+    return result
+
+
+def keep_in_memory(patcher: Any) -> None:
+    """Newer hosts read weights again from a fast disk: ours exist in memory only."""
+    if hasattr(patcher, "fast_disk"):
+        patcher.fast_disk = False
+        pins = getattr(patcher.model, "dynamic_pins", {}).get(patcher.load_device, {})
+        if "fast_disk" in pins:
+            pins["fast_disk"] = False
+
+
+def swap_layers(
+    own: Any, patches: Patches, request: Request, compute_dtype: torch.dtype, report: Report
+) -> set[str]:
+    """Quantize the chosen layers of a patcher that nobody else holds; the patch keys that were fused."""
+    started = time.perf_counter()
+    model = own.model
+    scheme, backend = exact_scheme(request.scheme, own.load_device)
+    backend = request.backend or checked_backend(backend)
+    chosen = chosen_for(model, scheme, request.keep)
+    report.family = ", ".join(chosen.families)
+    wanted = _wanted(model, chosen, patches, report)
+    text = not hasattr(model, "diffusion_model")
+    ops = quantized_operations(compute_dtype, own.load_device, backend, full_precision=text)
+    device = quantizing_device(own.load_device)
+    _make_room(wanted, device)
+    progress, consumed = host_progress(), set()
+    report.baseline = _baseline(module for module, _ in wanted.values())
+    for done, (name, (module, choice)) in enumerate(wanted.items()):
+        progress(done, len(wanted))
+        try:
+            consumed |= _swap(model, name, module, choice, patches, ops, device, report)
+        except Refused as refused:
+            if request.on_failure == "refuse":
+                raise
+            report.keep(name, f"{refused.kind}: {refused}")
+            report.warn(f"{name} stays in full precision: {refused}")
+        del module
+        wanted[name] = (None, choice)  # the old weight is free now
+    progress(len(wanted), len(wanted))
+    own.size = 0
+    report.seconds = time.perf_counter() - started
+    return consumed
+
+
+def _wanted(
+    model: Any, chosen: Chosen, patches: Patches, report: Report
+) -> dict[str, tuple[Any, Choice]]:
+    """The host's Linears that are to be quantized, by name; reasons for the others in the report."""
+    found = {}
+    modules = dict(model.named_modules())
+    for name, choice in chosen.choices.items():
+        module = modules.get(name)
+        if module is None or not is_linear(module):
+            continue
+        if choice.scheme == "none":
+            report.keep(name, choice.why)
+        elif module.weight is None or module.weight.is_meta:
+            report.keep(name, "its weight is not loaded")
+        elif stored_scheme(module) == choice.scheme and f"{name}.weight" not in patches:
+            report.keep(name, f"stored as {choice.scheme} already, its codes are not touched")
+        else:
+            found[name] = (module, choice)
+    return found
+
+
+def quantizing_device(load_device: torch.device) -> torch.device:
+    """Where the arithmetic is done; MPS has no fp8 and no fp64 tensors."""
+    return load_device if load_device.type in ("cuda", "xpu", "cpu") else torch.device("cpu")
+
+
+def _make_room(wanted: Mapping[str, tuple[Any, Choice]], device: torch.device) -> None:
+    """Ask the host for room for the largest layer in float32 and its copies."""
+    if device.type != "cpu" and wanted:
+        largest = max(module.weight.numel() for module, _ in wanted.values())
+        comfy.model_management.free_memory(4 * 4 * largest, device)
+
+
+def _baseline(modules: Iterable[Any]) -> str:
+    counts: Counter[str] = Counter()
+    for module in modules:
+        weight = module.weight
+        name = "quantized" if isinstance(weight, QuantizedTensor) else str(weight.dtype)
+        counts[name.removeprefix("torch.")] += weight.numel()
+    return counts.most_common(1)[0][0] if counts else "bfloat16"
+
+
+def _swap(
+    model: Any, name: str, module: Any, choice: Choice, patches: Patches,
+    ops: Any, device: torch.device, report: Report,
+) -> set[str]:  # fmt: skip
+    """Put the quantized layer in the place of `module`; the patch keys that were fused into it."""
+    keys = {key for key in (f"{name}.weight", f"{name}.bias") if key in patches}
+    weight = fused_weight(module, patches.get(f"{name}.weight"), f"{name}.weight", device)
+    tensors = layer_tensors("", choice.scheme, weight, device)
+    tensors = {key: tensor.to(module.weight.device) for key, tensor in tensors.items()}
+    dtype = ops._compute_dtype
+    if module.bias is not None:
+        bias = patched(module.bias, patches.get(f"{name}.bias"), f"{name}.bias", device)
+        tensors["bias"] = bias.to(module.bias.device, dtype)
+    report.bytes_before += stored_bytes(module)
+    report.bytes_after += sum(tensor.nbytes for tensor in tensors.values())
+    linear = ops.Linear(
+        module.in_features, module.out_features, bias=module.bias is not None, dtype=dtype
+    )
+    left = linear.load_state_dict(tensors, strict=False, assign=True)
+    if left.missing_keys or left.unexpected_keys:
+        raise Refused(
+            "host-layer",
+            found=f"keys that ComfyUI's Linear did not take: {left}",
+            expected="a ComfyUI version that reads its own format",
+            fix="update ComfyUI, or report this with its version",
+            layer=name,
+        )
+    comfy.utils.set_attr(model, name, linear)
+    report.schemes[choice.scheme] += 1
+    report.fused += bool(keys)
+    return keys

@@ -1,0 +1,147 @@
+"""A compute dtype and a device in, the host's operations that also load our quantized layers out."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.ops
+import torch
+from comfy_kitchen.tensor import QuantizedTensor
+
+from ..engine.errors import Refused
+from ..engine.outputs import quant_json
+from .layouts import OWN_FORMATS, OwnFormat, SchemeLayout, register, registered
+from .quantize import json_tensor
+
+log = logging.getLogger(__name__)
+
+# what to do with one layer's tensors just before the host reads them: (state dict, prefix)
+Rewrite = Callable[[dict[str, Any], str], None]
+
+
+def compute_dtype_of(patcher: Any) -> torch.dtype:
+    """The dtype that the model computes in."""
+    dtype: torch.dtype = patcher.get_model_object("manual_cast_dtype") or patcher.model.get_dtype()
+    return dtype
+
+
+def layer_facts(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """What a layer's `comfy_quant` says, {} where there is none."""
+    conf = state.get(prefix + "comfy_quant")
+    return {} if conf is None else dict(json.loads(conf.cpu().numpy().tobytes()))
+
+
+def quantized_operations(
+    compute_dtype: torch.dtype,
+    load_device: torch.device,
+    backend: str | None = None,
+    rewrite: Rewrite | None = None,
+    full_precision: bool = False,
+) -> Any:
+    """A class of operations: the host's own for quantized models, with our formats added to its Linear.
+
+    `backend` is forced on the layers of our own formats. `rewrite` sees each Linear's tensors first.
+    `full_precision` leaves activations as they are, as the host does in text encoders.
+    """
+    register()
+    quant = {"mixed_ops": True}
+    if full_precision:
+        base = comfy.ops.mixed_precision_ops(quant, compute_dtype, full_precision_mm=True)
+    else:
+        told = SimpleNamespace(quant_config=quant)
+        base = comfy.ops.pick_operations(None, compute_dtype, load_device, model_config=told)
+
+    class QuantizedOperations(base):  # type: ignore[misc, valid-type]
+        """The host's operations; Linear reads and writes our format ids too."""
+
+        class Linear(base.Linear):  # type: ignore[misc, name-defined]
+            """The host's Linear. The forward pass is its own."""
+
+            def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *more: Any) -> None:
+                if rewrite is not None:
+                    rewrite(state, prefix)
+                facts = layer_facts(state, prefix)
+                own = OWN_FORMATS.get(str(facts.get("format")))
+                if own is None:
+                    super()._load_from_state_dict(state, prefix, *more)
+                else:
+                    _load_own(self, own, facts, backend, state, prefix, *more)
+
+            def state_dict(
+                self, *args: Any, destination: Any = None, prefix: str = "", **kwargs: Any
+            ) -> Any:
+                found = super().state_dict(*args, destination=destination, prefix=prefix, **kwargs)
+                _spell_own(self, found, prefix)
+                return found
+
+    return QuantizedOperations
+
+
+def _load_own(
+    module: Any,
+    own: OwnFormat,
+    facts: dict[str, Any],
+    backend: str | None,
+    state: dict[str, Any],
+    prefix: str,
+    metadata: dict[str, Any],
+    strict: bool,
+    missing: list[str],
+    unexpected: list[str],
+    errors: list[str],
+) -> None:
+    """Take one layer of an own format out of `state` into `module`; the bias is loaded by torch."""
+    layout = registered(own.layout_name) or own.layout
+    device, dtype = module.factory_kwargs["device"], module.factory_kwargs["dtype"]
+    pieces = _take_pieces(layout, state, prefix, own.codes, device)
+    state.pop(prefix + "comfy_quant")
+    if "weight" not in pieces or "scale" not in pieces:
+        raise Refused(
+            "scale-missing",
+            found=f"a {own.format_id} layer without its {'scale' if 'weight' in pieces else 'weight'}",
+            expected="codes and their scale",
+            fix="write the file again with the tool that made it",
+            layer=prefix.removesuffix("."),
+        )
+    params = layout.params_of(pieces, module._orig_shape, dtype, facts)  # type: ignore[attr-defined]
+    object.__setattr__(params, "backend", backend)  # frozen, and not shared with anyone yet
+    module.quant_format, module.layout_type = own.format_id, own.layout_name
+    module._full_precision_mm_config = False
+    weight = QuantizedTensor(pieces["weight"], own.layout_name, params)
+    module.weight = torch.nn.Parameter(weight, requires_grad=False)
+    torch.nn.Module._load_from_state_dict(
+        module, state, prefix, metadata, strict, missing, unexpected, errors
+    )
+    if prefix + "weight" in missing:
+        missing.remove(prefix + "weight")
+
+
+def _take_pieces(
+    layout: Any, state: dict[str, Any], prefix: str, codes: torch.dtype, device: Any
+) -> dict[str, torch.Tensor]:
+    """{role: tensor} of a layer, popped from `state`."""
+    found = {}
+    for role, piece in layout.scheme().pieces(128, 128, "BF16").items():
+        tensor = state.pop(prefix.removesuffix(".") + piece.suffix, None)
+        if tensor is not None:
+            found[role] = tensor.to(device=device)
+    if "weight" in found and found["weight"].dtype != codes:
+        found["weight"] = found["weight"].view(codes)
+    return found
+
+
+def _spell_own(module: Any, state: dict[str, Any], prefix: str) -> None:
+    """Complete `comfy_quant` of a layer in an own format: its group size and the like."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, QuantizedTensor):
+        return
+    layout = weight.layout_cls
+    if not issubclass(layout, SchemeLayout) and not hasattr(layout, "SCHEME"):
+        return
+    n, k = module._orig_shape
+    settings = layout.settings(weight.params)
+    state[prefix + "comfy_quant"] = json_tensor(quant_json(layout.SCHEME, n, k, settings))

@@ -1,0 +1,114 @@
+"""A patcher in, a fresh copy of the model as its loader made it out: the only weights we read.
+
+The module that a patcher holds is shared with every clone, and may carry another clone's LoRA just
+now; a copy made by the loader's own factory carries nothing and belongs to nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import comfy.sd
+import torch
+
+from ..engine.errors import Refused
+from ..engine.files.open import open_source
+from ..engine.tensors import FLOATS, torch_dtype
+from .ops import compute_dtype_of
+
+# what the host keeps of a loader: (factory, arguments) or (factory, arguments, index of the result)
+Init = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for. `on_failure`: `full precision` or `refuse`."""
+
+    scheme: str = "auto"
+    backend: str | None = None
+    keep: tuple[str, ...] = ()
+    on_failure: str = "full precision"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a quantized model was made: the loader of its source, what was fused and the request.
+
+    `compute_dtype` is what the model computes in; `patches` are the host's patches that were consumed, by parameter key.
+    """
+
+    init: Init
+    request: Request
+    compute_dtype: torch.dtype
+    patches: Mapping[str, list[Any]] = field(default_factory=dict)
+
+
+def recipe_of(patcher: Any) -> Recipe | None:
+    """The recipe of a model that we quantized, else None."""
+    init = patcher.cached_patcher_init
+    first = init[1][0] if init and init[1] else None
+    return first if isinstance(first, Recipe) else None
+
+
+def init_of(patcher: Any) -> Init:
+    """The factory of a patcher's own loader, or a refusal that names the loaders to use."""
+    if patcher.cached_patcher_init is None:
+        raise Refused(
+            "no-pristine-source",
+            found="a MODEL or CLIP whose loader cannot make a fresh copy of it",
+            expected="one that was loaded by ComfyUI's own loaders or by ours",
+            fix="load the file with Load Diffusion Model, Load Checkpoint, Load CLIP, "
+            "Load FP8 DiT or Quantized T5/CLIP Loader",
+        )
+    init: Init = patcher.cached_patcher_init
+    return init
+
+
+def build(init: Init, disable_dynamic: bool = False) -> Any:
+    """A new patcher from a loader's factory."""
+    more = {"disable_dynamic": True} if disable_dynamic else {}
+    made = init[0](*init[1], **more)
+    return made[init[2]] if len(init) > 2 else made
+
+
+def file_dtype(path: str) -> torch.dtype | None:
+    """The commonest floating-point dtype of a checkpoint by elements, from its header."""
+    try:
+        source = open_source(path)
+    except Refused:
+        return None
+    counts: dict[str, int] = {}
+    for spec in source.tensors.values():
+        counts[spec.dtype] = counts.get(spec.dtype, 0) + spec.elements
+    source.close()
+    largest = max(counts, key=lambda name: counts[name], default="F32")
+    return torch_dtype(largest) if largest in FLOATS else None
+
+
+def pristine(init: Init, compute_dtype: torch.dtype, disable_dynamic: bool = False) -> Any:
+    """A fresh patcher whose weights keep the file's 16-bit dtype where the host would widen them.
+
+    Without a GPU the host loads a bfloat16 file as float32, twice the memory. The dtype that it
+    computes in stays `compute_dtype`; where the two cannot be had together the host's way is taken.
+    """
+    narrow = _narrow(init, compute_dtype)
+    if narrow is not None:
+        patcher = build(narrow, disable_dynamic)
+        if compute_dtype_of(patcher) == compute_dtype:
+            return patcher
+    return build(init, disable_dynamic)
+
+
+def _narrow(init: Init, compute_dtype: torch.dtype) -> Init | None:
+    """The same loader asked to keep a 16-bit file as it is, where it would give float32."""
+    if init[0] is not comfy.sd.load_diffusion_model or compute_dtype != torch.float32:
+        return None
+    path, options = (*init[1], {})[:2]
+    if options.get("dtype") is not None or "custom_operations" in options:
+        return None
+    dtype = file_dtype(path)
+    if dtype not in (torch.bfloat16, torch.float16):
+        return None
+    return (init[0], (path, {**options, "dtype": dtype}))

@@ -1,0 +1,100 @@
+"""A weight and a scheme in, the tensors that the scheme stores out, computed in row chunks on a device."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import torch
+
+from ..engine.errors import Refused
+from ..engine.outputs import quant_json
+from ..engine.rows import all_schemes
+from ..engine.scheme import Scheme, Tensor
+from ..engine.tensors import dtype_name
+from ..kernels import ops
+
+log = logging.getLogger(__name__)
+
+# elements of a chunk: a few float32 copies of it fit beside a model
+CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 25}
+_HALVES = {torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+def _spans(rows: int, k: int, device: torch.device, step: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of each chunk: a multiple of `step` rows, at least one step."""
+    size = CHUNK_ELEMENTS.get(device.type, 1 << 24) // max(1, k)
+    size = max(step, size - size % step)
+    for start in range(0, rows, size):
+        yield start, min(rows, start + size)
+
+
+def quantize_weight(
+    name: str, weight: torch.Tensor, device: torch.device, dtype: str | None = None
+) -> dict[str, torch.Tensor]:
+    """{role: tensor} on `weight`'s device: what scheme `name` stores for `weight` (n, k).
+
+    Arithmetic is float32 on `device`, a run of rows at a time. `dtype` is the storage dtype of the
+    source (F16, BF16, ...), by default the weight's. Numbers that are not finite are refused.
+    """
+    scheme = all_schemes()[name]
+    dtype = dtype or _HALVES.get(weight.dtype, "BF16")
+    rows, k = weight.shape
+    spans = list(_spans(rows, k, device, scheme.row_step))
+    amax = None
+    if isinstance(scheme.granularity, Tensor):
+        found = [ops.amax(weight[start:stop].to(device)) for start, stop in spans]
+        amax = torch.stack(found).amax()
+    chunks = []
+    for start, stop in spans:
+        chunk = weight[start:stop].to(device, torch.float32)
+        pieces = scheme.quantize(chunk, amax, dtype)
+        chunks.append({role: piece.to(weight.device) for role, piece in pieces.items()})
+    result = {role: _stack(scheme, role, [c[role] for c in chunks]) for role in chunks[0]}
+    _refuse_non_finite(result["scale"])
+    return result
+
+
+def _stack(scheme: Scheme, role: str, found: list[torch.Tensor]) -> torch.Tensor:
+    axis = scheme.row_axis.get(role)
+    return found[0] if axis is None or len(found) == 1 else torch.cat(found, axis)
+
+
+def _refuse_non_finite(scale: torch.Tensor) -> None:
+    if not bool(torch.isfinite(scale.to(torch.float32)).all()):
+        raise Refused(
+            "non-finite-weights",
+            found="NaN or infinity among the weights",
+            expected="finite numbers",
+            fix="the file (or a LoRA fused into it) is damaged: download it again",
+        )
+
+
+def layer_tensors(
+    prefix: str, name: str, weight: torch.Tensor, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """`{prefix}weight`, its scales and `{prefix}comfy_quant`: the layer as a file of ours spells it."""
+    scheme = all_schemes()[name]
+    n, k = weight.shape
+    source = _HALVES.get(weight.dtype, "BF16")
+    tensors = quantize_weight(name, weight, device, source)
+    pieces = scheme.pieces(n, k, source)
+    layer = prefix.removesuffix(".")
+    spelled = {layer + pieces[role].suffix: tensor for role, tensor in tensors.items()}
+    for role, piece in pieces.items():
+        key = layer + piece.suffix
+        if role != "weight":
+            spelled[key] = spelled[key].reshape(piece.shape)
+    spelled[prefix + "comfy_quant"] = json_tensor(quant_json(name, n, k, {}))
+    log.debug("quantized %s to %s", layer, name)
+    return spelled
+
+
+def json_tensor(data: bytes) -> torch.Tensor:
+    """Bytes of a JSON text as the uint8 tensor that `comfy_quant` is."""
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def stored_dtype(weight: torch.Tensor) -> str:
+    """The safetensors name of a weight's dtype, BF16 for what is quantized already."""
+    return dtype_name(weight.dtype) if weight.dtype.is_floating_point else "BF16"
