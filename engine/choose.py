@@ -18,7 +18,8 @@ from .scheme import Scheme
 from .scheme_names import resolve, schemes
 from .tensors import DTYPES, FLOATS, SPELLINGS
 
-# ComfyUI loads a quantized module of at most this size in full and rounds it again
+# ComfyUI loads a module of at most this size in full and rounds it again; a 128 x 128 fp8 weight,
+# whose codes are just as large, was seen to be treated so
 SMALL_BYTES = 16 * 1024
 
 
@@ -72,11 +73,10 @@ def dtype_of(spelled: str) -> str:
     )
 
 
-def quantized_bytes(layer: Layer, scheme: Scheme, dtype: str) -> int:
-    """The size of what a scheme stores for a matrix."""
-    n, k = layer.shape
-    pieces = scheme.pieces(n, k, dtype).values()
-    return sum(math.prod(piece.shape) * DTYPES[piece.dtype][0] // 8 for piece in pieces)
+def codes_bytes(layer: Layer, scheme: Scheme, dtype: str) -> int:
+    """The size of the codes that a scheme stores for a matrix, without its scales."""
+    piece = scheme.pieces(layer.shape[0], layer.shape[1], dtype)["weight"]
+    return math.prod(piece.shape) * DTYPES[piece.dtype][0] // 8
 
 
 def _stays(
@@ -106,7 +106,7 @@ def _stays(
     refusal = scheme.refuses(n, k)
     if refusal:
         return refusal
-    size = quantized_bytes(layer, scheme, dtype)
+    size = codes_bytes(layer, scheme, dtype)
     if size <= SMALL_BYTES:
         return f"{size} bytes once quantized: ComfyUI rounds such a small layer again"
     return None

@@ -13,13 +13,16 @@ class Part:
 
     `tensors` maps a role (`weight`, `scale`, `input_scale`, `zeros`, ...) to a tensor name of the
     source. `rows` are the rows taken from there (None: all); a layer is the concatenation of its
-    parts along dim 0.
+    parts along dim 0. Plain numbers may be seen in another shape, `view`, of the same order; with
+    `transposed` a stored (k, n) matrix is seen as (n, k).
     """
 
     scheme: str
     tensors: Mapping[str, str]
     settings: Mapping[str, object] = field(default_factory=dict)
     rows: tuple[int, int] | None = None
+    view: tuple[int, ...] | None = None
+    transposed: bool = False
 
 
 @dataclass(frozen=True)

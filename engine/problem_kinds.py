@@ -34,7 +34,7 @@ KINDS: dict[str, Kind] = {
     "scales-differ": Kind("one scale per weight", AGAIN, refuses=True),
     "marker-not-json": Kind("a UTF-8 JSON object with the layer's format", AGAIN, refuses=True),
     "block-size": Kind(
-        "blocks of 128 x 128 for float8 codes, rows for int8 codes",
+        "blocks of 128 for float8 codes, groups of 128 for int4, rows for int8",
         "quantize the original with `fusequant convert`",
         refuses=True,
     ),

@@ -38,6 +38,10 @@ def row_elements(layer: Layer) -> int:
 def plain_rows(source: Source, part: Part, start: int, stop: int) -> torch.Tensor:
     """Rows of a part that holds plain numbers, as a view of the map in the stored dtype."""
     stored = source.tensor(part.tensors["weight"])
+    if part.transposed:
+        stored = stored.t()
+    elif part.view is not None:
+        stored = stored.reshape(part.view)
     flat = stored.reshape(stored.shape[0], -1) if stored.dim() else stored.reshape(1, 1)
     return flat[start:stop]
 
@@ -80,7 +84,7 @@ def rows_of(layer: Layer, source: Source) -> RowReader:
     spans = []
     at = 0
     for part in layer.parts:
-        stored = source.tensors[part.tensors["weight"]].shape
+        stored = part.view or source.tensors[part.tensors["weight"]].shape
         low, high = part.rows or (0, stored[0] if stored else 1)
         spans.append((at, at + high - low, low, part))
         at += high - low

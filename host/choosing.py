@@ -1,4 +1,4 @@
-"""A loaded model in, which of its layers get which scheme out: the engine's choice on host names."""
+"""A loaded model in, which of its layers get which scheme out: the engine's choice, host names."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Schemes that ComfyUI has no layout for in, comfy-kitchen layouts that compute with our ops out.
 
 A quantized weight of ours is a comfy-kitchen QuantizedTensor, so the host's offloading, cloning,
-LoRA and saving work on it as on its own formats. Nothing is registered when this module is imported.
+LoRA and saving work on it as on its own formats. Importing this module registers nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SchemeLayout(QuantizedLayout):
     class Params(BaseLayoutParams):
         """What belongs to the codes. Every tensor is a field: the host moves them by the fields.
 
-        `group_size` 0 means that the scheme has none; `backend` None leaves the choice to the registry.
+        `group_size` 0: the scheme has none. `backend` None leaves the choice to the registry.
         """
 
         zeros: torch.Tensor | None = None
@@ -69,8 +69,8 @@ class SchemeLayout(QuantizedLayout):
     ) -> tuple[torch.Tensor, Params]:
         """Codes and params of `tensor` (n, k); the scale always comes from the tensor itself.
 
-        The host asks for stochastic rounding where it adds a LoRA to a quantized weight. Rounding to
-        nearest has the smaller error and leaves an unchanged weight unchanged, so it is used here too.
+        The host asks for stochastic rounding where it adds a LoRA to a quantized weight. Rounding
+        to nearest has the smaller error and leaves an unchanged weight unchanged: it is used here.
         """
         half = {torch.float16: "F16"}.get(scale_dtype or tensor.dtype, "BF16")
         pieces = quantize_weight(cls.SCHEME, tensor, tensor.device, half)
@@ -148,7 +148,7 @@ class SchemeLayout(QuantizedLayout):
     def linear(
         cls, x: torch.Tensor, weight: QuantizedTensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        """y = x W.T + bias with the scheme's own meaning of W, on the backend that takes the call."""
+        """y = x W.T + bias as the scheme means it, on the backend that takes the call."""
         params = weight.params
         forced = use_backend(params.backend) if params.backend else nullcontext()
         with forced:
@@ -218,7 +218,7 @@ def registered(name: str) -> type[QuantizedLayout] | None:
 
 
 def register() -> None:
-    """Make our layouts and format ids known to comfy-kitchen and ComfyUI; the host's own stay as they are.
+    """Make our layouts and format ids known to comfy-kitchen and ComfyUI; theirs stay as they are.
 
     Where another copy of the pack was first, its layouts stay and are used.
     """

@@ -81,7 +81,7 @@ def rebuild(recipe: Recipe, disable_dynamic: bool = False) -> Any:
 
 
 def checked_backend(name: str | None) -> str | None:
-    """The backend that our own layers are forced to; None where the host or the registry chooses."""
+    """The backend that our own layers are forced to; None: the host or the registry chooses."""
     return None if name in HOST_BACKENDS else name
 
 
@@ -116,7 +116,7 @@ def keep_in_memory(patcher: Any) -> None:
 def swap_layers(
     own: Any, patches: Patches, request: Request, compute_dtype: torch.dtype, report: Report
 ) -> set[str]:
-    """Quantize the chosen layers of a patcher that nobody else holds; the patch keys that were fused."""
+    """Quantize the chosen layers of a patcher that nobody else holds; the patch keys fused."""
     started = time.perf_counter()
     model = own.model
     scheme, backend = exact_scheme(request.scheme, own.load_device)
@@ -150,7 +150,7 @@ def swap_layers(
 def _wanted(
     model: Any, chosen: Chosen, patches: Patches, report: Report
 ) -> dict[str, tuple[Any, Choice]]:
-    """The host's Linears that are to be quantized, by name; reasons for the others in the report."""
+    """The host's Linears to be quantized, by name; reasons for the others in the report."""
     found = {}
     modules = dict(model.named_modules())
     for name, choice in chosen.choices.items():
@@ -196,7 +196,7 @@ def _swap(
     """Put the quantized layer in the place of `module`; the patch keys that were fused into it."""
     keys = {key for key in (f"{name}.weight", f"{name}.bias") if key in patches}
     weight = fused_weight(module, patches.get(f"{name}.weight"), f"{name}.weight", device)
-    tensors = layer_tensors("", choice.scheme, weight, device)
+    tensors = layer_tensors(name, choice.scheme, weight, device)
     tensors = {key: tensor.to(module.weight.device) for key, tensor in tensors.items()}
     dtype = ops._compute_dtype
     if module.bias is not None:

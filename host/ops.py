@@ -1,4 +1,4 @@
-"""A compute dtype and a device in, the host's operations that also load our quantized layers out."""
+"""A compute dtype and a device in, host operations that load our quantized layers too out."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def quantized_operations(
     rewrite: Rewrite | None = None,
     full_precision: bool = False,
 ) -> Any:
-    """A class of operations: the host's own for quantized models, with our formats added to its Linear.
+    """The host's own operations for quantized models, with our formats added to its Linear.
 
-    `backend` is forced on the layers of our own formats. `rewrite` sees each Linear's tensors first.
+    `backend` is forced on layers of our own formats. `rewrite` sees each Linear's tensors first.
     `full_precision` leaves activations as they are, as the host does in text encoders.
     """
     register()
@@ -102,7 +102,7 @@ def _load_own(
     if "weight" not in pieces or "scale" not in pieces:
         raise Refused(
             "scale-missing",
-            found=f"a {own.format_id} layer without its {'scale' if 'weight' in pieces else 'weight'}",
+            found=f"a {own.format_id} layer with nothing but {', '.join(pieces) or 'its marker'}",
             expected="codes and their scale",
             fix="write the file again with the tool that made it",
             layer=prefix.removesuffix("."),
@@ -126,7 +126,7 @@ def _take_pieces(
     """{role: tensor} of a layer, popped from `state`."""
     found = {}
     for role, piece in layout.scheme().pieces(128, 128, "BF16").items():
-        tensor = state.pop(prefix.removesuffix(".") + piece.suffix, None)
+        tensor = state.pop(prefix + piece.suffix.removeprefix("."), None)
         if tensor is not None:
             found[role] = tensor.to(device=device)
     if "weight" in found and found["weight"].dtype != codes:

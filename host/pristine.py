@@ -36,7 +36,8 @@ class Request:
 class Recipe:
     """How a quantized model was made: the loader of its source, what was fused and the request.
 
-    `compute_dtype` is what the model computes in; `patches` are the host's patches that were consumed, by parameter key.
+    `compute_dtype` is what the model computes in; `patches` are the host's patches that were
+    consumed, by parameter key.
     """
 
     init: Init

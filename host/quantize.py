@@ -1,4 +1,4 @@
-"""A weight and a scheme in, the tensors that the scheme stores out, computed in row chunks on a device."""
+"""A weight and a scheme in, what the scheme stores out, computed in row chunks on a device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from ..engine.errors import Refused
 from ..engine.outputs import quant_json
 from ..engine.rows import all_schemes
 from ..engine.scheme import Scheme, Tensor
-from ..engine.tensors import dtype_name
 from ..kernels import ops
 
 log = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ def quantize_weight(
     spans = list(_spans(rows, k, device, scheme.row_step))
     amax = None
     if isinstance(scheme.granularity, Tensor):
-        found = [ops.amax(weight[start:stop].to(device)) for start, stop in spans]
+        found = [ops.amax(_floats(weight[start:stop].to(device))) for start, stop in spans]
         amax = torch.stack(found).amax()
     chunks = []
     for start, stop in spans:
@@ -53,6 +52,11 @@ def quantize_weight(
     result = {role: _stack(scheme, role, [c[role] for c in chunks]) for role in chunks[0]}
     _refuse_non_finite(result["scale"])
     return result
+
+
+def _floats(chunk: torch.Tensor) -> torch.Tensor:
+    """A bare fp8 weight as float32, any other as it is."""
+    return chunk if chunk.dtype in (*_HALVES, torch.float32) else chunk.to(torch.float32)
 
 
 def _stack(scheme: Scheme, role: str, found: list[torch.Tensor]) -> torch.Tensor:
@@ -71,30 +75,21 @@ def _refuse_non_finite(scale: torch.Tensor) -> None:
 
 
 def layer_tensors(
-    prefix: str, name: str, weight: torch.Tensor, device: torch.device
+    layer: str, name: str, weight: torch.Tensor, device: torch.device
 ) -> dict[str, torch.Tensor]:
-    """`{prefix}weight`, its scales and `{prefix}comfy_quant`: the layer as a file of ours spells it."""
-    scheme = all_schemes()[name]
+    """{"weight", "weight_scale", ..., "comfy_quant"}: `layer` in scheme `name`, as in a file."""
     n, k = weight.shape
     source = _HALVES.get(weight.dtype, "BF16")
     tensors = quantize_weight(name, weight, device, source)
-    pieces = scheme.pieces(n, k, source)
-    layer = prefix.removesuffix(".")
-    spelled = {layer + pieces[role].suffix: tensor for role, tensor in tensors.items()}
-    for role, piece in pieces.items():
-        key = layer + piece.suffix
-        if role != "weight":
-            spelled[key] = spelled[key].reshape(piece.shape)
-    spelled[prefix + "comfy_quant"] = json_tensor(quant_json(name, n, k, {}))
+    pieces = all_schemes()[name].pieces(n, k, source)
+    spelled = {
+        piece.suffix.removeprefix("."): tensors[role].reshape(piece.shape)
+        for role, piece in pieces.items()
+    }
     log.debug("quantized %s to %s", layer, name)
-    return spelled
+    return spelled | {"comfy_quant": json_tensor(quant_json(name, n, k, {}))}
 
 
 def json_tensor(data: bytes) -> torch.Tensor:
     """Bytes of a JSON text as the uint8 tensor that `comfy_quant` is."""
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
-
-
-def stored_dtype(weight: torch.Tensor) -> str:
-    """The safetensors name of a weight's dtype, BF16 for what is quantized already."""
-    return dtype_name(weight.dtype) if weight.dtype.is_floating_point else "BF16"

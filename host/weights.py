@@ -43,7 +43,7 @@ def dequantized(weight: torch.Tensor) -> torch.Tensor:
 def patched(
     tensor: torch.Tensor, patches: list[Any] | None, key: str, device: torch.device
 ) -> torch.Tensor:
-    """`tensor` with the host's patches added, summed in float32 on `device`; itself without patches.
+    """`tensor` with the host's patches, summed in float32 on `device`; itself without patches.
 
     Never a quantized tensor: the host's sum would drop the patch of one without a word.
     """

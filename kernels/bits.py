@@ -1,4 +1,4 @@
-"""Small floats and packed nibbles in, wider floats out, by their bits: exact, and faster than casts."""
+"""Small floats and packed nibbles in, wider floats out, by their bits: exact, faster than casts."""
 
 from __future__ import annotations
 

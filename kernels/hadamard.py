@@ -1,4 +1,4 @@
-"""The regular Hadamard matrix that groups of inputs are rotated by: (g, g), orthogonal, symmetric."""
+"""The regular Hadamard matrix that groups of inputs are rotated by: orthogonal and symmetric."""
 
 from __future__ import annotations
 
@@ -23,4 +23,4 @@ def hadamard(size: int, device: torch.device) -> torch.Tensor:
         matrix = four
         while matrix.shape[0] < size:
             matrix = torch.kron(matrix, four)
-        return matrix / size**0.5
+        return matrix.div_(size**0.5)

@@ -1,7 +1,7 @@
 """The public ops: tensors in, tensors out, one function for each; the formula is the docstring.
 
-Weights are (N, K): N outputs, K inputs; bfloat16, float16 or float32, contiguous or not. Every scale
-is chosen in float32. A linear takes x (..., K) and gives (..., N) in x's dtype.
+Weights are (N, K): N outputs, K inputs; bfloat16, float16 or float32, contiguous or not. Scales are
+chosen in float32. A linear takes x (..., K) and gives (..., N) in x's dtype.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ def quantize_fp8(
     top = 448 for e4m3 and 57344 for e5m2. `whole_amax` is the amax that counts when `weight` is a
     run of rows.
     """
-    largest = amax(weight) if whole_amax is None else whole_amax
+    largest = whole_amax
+    if largest is None:
+        with registry.use_backend(None):  # the same number wherever it is taken
+            largest = amax(weight)
     result: tuple[Tensor, Tensor] = registry.run(
         "quantize_fp8", weight=_matrix(weight), amax=largest, dtype=dtype
     )
@@ -212,7 +215,7 @@ def quantize_int4(
 def dequantize_int4(
     weight: Tensor, scale: Tensor, zeros: Tensor | None = None, group_size: int = 128
 ) -> Tensor:
-    """w[n, k] = (u[n, k] - 8) * scale[k // g, n] + zeros[k // g, n]: (N, K / 2) -> float32 (N, K)."""
+    """w[n, k] = (u[n, k] - 8) * scale[k // g, n] + zeros[k // g, n]: (N, K / 2) -> (N, K)."""
     _groups(weight, scale, group_size)
     result: Tensor = registry.run(
         "dequantize_int4", weight=_matrix(weight), scale=scale, zeros=zeros, group_size=group_size
@@ -255,7 +258,7 @@ def _linear(
     inputs: int | None = None,
     **more: object,
 ) -> Tensor:
-    """Flatten x (..., K) to (M, K), run `op`, give the leading dimensions back; no rows, no work."""
+    """Flatten x (..., K) to (M, K), run `op`, give the leading dimensions back."""
     outputs, k = weight.shape[0], weight.shape[1] if inputs is None else inputs
     if x.ndim == 0 or x.shape[-1] != k:
         raise ValueError(

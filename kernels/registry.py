@@ -1,4 +1,4 @@
-"""A call of an op in, the backend that takes it out; if none does, all their reasons in one error."""
+"""A call of an op in, the backend that takes it out; if none does, every reason in one error."""
 
 from __future__ import annotations
 

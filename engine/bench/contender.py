@@ -1,7 +1,8 @@
-"""One way to make a file, timed in a process of its own: `python -m fusequant.engine.bench.contender`.
+"""One way to make a file, timed in a process of its own.
 
-Arguments: contender, scheme, source, target. One JSON object on stdout: seconds without imports,
-private bytes over the baseline that imports leave, bytes written.
+`python -m fusequant.engine.bench.contender CONTENDER SCHEME SOURCE TARGET` answers with one JSON
+object on stdout: seconds without imports, private bytes over the baseline that imports leave,
+bytes written.
 """
 
 from __future__ import annotations

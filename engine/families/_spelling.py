@@ -157,8 +157,6 @@ def targets(
             by_form.setdefault(form, []).append((index, key))
     found = {}
     for spelled, place in table.items():
-        if place.swapped:  # a target has rows, and no order of them
-            continue
         form = place.module if "{}" in place.module else template(place.module)[0]
         for index, key in by_form.get(form, []):
             if "{}" not in place.module and split_leaf(key)[0] != place.module:
@@ -168,5 +166,5 @@ def targets(
                 counts = rows(shapes, key, place.of)
                 low = sum(counts[: place.slot])
                 span = (low, low + counts[place.slot])
-            found[spelled.replace("{}", index)] = Target(key, span)
+            found[spelled.replace("{}", index)] = Target(key, span, place.swapped)
     return found

@@ -1,6 +1,6 @@
 """CLIP text encoders (L, H, G) under Hugging Face's names: FAMILY out.
 
-ComfyUI 0.33 does not look for quantized layers in them: only this pack's loader opens such a file right.
+ComfyUI 0.33 does not look for quantized layers in them: this pack's loader opens such a file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""CLIP and SigLIP vision towers: FAMILY out. Core's names are Hugging Face's; Wan's own file has others.
+"""CLIP and SigLIP vision towers: FAMILY out. Core's names are Hugging Face's; Wan has its own.
 
 Wan's file holds q, k and v joined, its tables with leading ones in the shape and the projection
 transposed; its text half is not part of a vision tower.
@@ -54,7 +54,7 @@ def _seen_as(layer: Layer, key: str, shape: tuple[int, ...], transposed: bool = 
 
 
 def _convert(layer: Layer) -> list[Layer]:
-    """What one of Wan's layers is in core's model: three for a joined one, none for the text half."""
+    """What one of Wan's layers is in core's model: three of a joined one, none of the text half."""
     module, leaf = _spelling.split_leaf(layer.key)
     form, index = _spelling.template(module)
     if form == "visual.transformer.{}.attn.to_qkv":

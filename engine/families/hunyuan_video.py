@@ -32,7 +32,9 @@ _TENCENT = {
     **_stream(_DOUBLE, "img_attn", "img_mlp"),
     **_stream(_DOUBLE, "txt_attn", "txt_mlp"),
     **_stream(_REFINER, "self_attn", "mlp"),
-    **renames({"img_mod.linear": "img_mod.lin", "txt_mod.linear": "txt_mod.lin"}, *[_DOUBLE + "*"] * 2),
+    **renames(
+        {"img_mod.linear": "img_mod.lin", "txt_mod.linear": "txt_mod.lin"}, *[_DOUBLE + "*"] * 2
+    ),
     **renames(
         {
             "modulation.linear": "modulation.lin",
@@ -57,7 +59,7 @@ _SPELLINGS = (
 
 
 def spelling(shapes: Shapes) -> str | None:
-    """`core`, `tencent` (fused, with underscores) or `split` (q, k, v apart) by block 0's image attention."""
+    """`core`, `tencent` (q, k, v joined too) or `split` (apart) by block 0's image attention."""
     if not any(name.startswith("txt_in.individual_token_refiner.") for name in shapes):
         return None
     return next((name for name, sign in _SPELLINGS if sign in shapes), None)
@@ -75,7 +77,7 @@ def to_core(layers: tuple[Layer, ...], spelled: str) -> tuple[Layer, ...]:
 
 
 def aliases(shapes: Shapes) -> dict[str, Target]:
-    """Tencent's names (diffusion-pipe LoRAs), the split ones, and the blocks as Diffusers names them."""
+    """Tencent's names (diffusion-pipe LoRAs), the split ones, and Diffusers' for the blocks."""
     return _spelling.targets({**_TENCENT, **flux.BLOCKS}, shapes, flux.linear1_rows)
 
 

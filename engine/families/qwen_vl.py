@@ -1,6 +1,6 @@
 """Qwen2.5-VL, Qwen3-VL and other decoder language models used as text encoders: FAMILY out.
 
-Their vision tower stays as it is: 8 % of Qwen2.5-VL 7B, and an edit model reads the image through it.
+Their vision tower stays as it is: 8 % of Qwen2.5-VL 7B, and edit models read images through it.
 """
 
 from __future__ import annotations

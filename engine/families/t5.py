@@ -1,7 +1,7 @@
 """T5 and UMT5 encoders: FAMILY out. Core's names are Hugging Face's; Wan's own file has others.
 
-The output linear `wo` is quantized like the rest: what overflows in float16 are its activations, and
-ComfyUI computes text encoders in float32.
+The output linear `wo` is quantized like the rest: what overflows in float16 are its activations,
+and ComfyUI computes text encoders in float32.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def aliases(shapes: Shapes) -> dict[str, Target]:
 
 
 _QUANTIZED = (
-    r"encoder\.block\.\d+\.layer\.(?:0\.SelfAttention\.[qkvo]|1\.DenseReluDense\.(?:wi(?:_[01])?|wo))"
+    r"encoder\.block\.\d+\.layer\."
+    r"(?:0\.SelfAttention\.[qkvo]|1\.DenseReluDense\.(?:wi(?:_[01])?|wo))"
 )
 FAMILY = Family(
     name="t5",

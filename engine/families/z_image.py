@@ -1,4 +1,4 @@
-"""Z-Image and Lumina 2: FAMILY out. Core's names join q, k, v; Diffusers' Z-Image has them apart."""
+"""Z-Image and Lumina 2: FAMILY out. Core joins q, k, v; Diffusers' Z-Image has them apart."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ FAMILY = Family(
     to_core=to_core,
     aliases=aliases,
     keep=(
-        Rule(r".*adaLN_modulation\.\d+", "modulation: 2 % of the weights, and it steers all tokens"),
+        Rule(
+            r".*adaLN_modulation\.\d+", "modulation: 2 % of the weights, and it steers all tokens"
+        ),
         Rule(r"(?:x|cap|t)_embedder.*", "embedder: small, and every block reads its output"),
         Rule(r"final_layer\..*", "final layer: its error goes straight into the latent"),
         _keep.only(_QUANTIZED, "outside the blocks' attention and feed-forward linears"),

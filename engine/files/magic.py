@@ -90,6 +90,7 @@ def identify(head: bytes, size: int) -> str:
     for offset, mark, kind in MAGIC:
         if head.startswith(mark, offset):
             return kind
+    # a pickle of protocol 0 to 5; zeros after it would be a header length of that low byte
     if head[:1] == b"\x80" and head[1:2] <= b"\x05" and head[2:6] != bytes(4):
         return "pth-legacy" if LEGACY_TORCH in head else "pickle-file"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):

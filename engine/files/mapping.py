@@ -132,9 +132,9 @@ class FileSource:
 
     def tensor(self, name: str) -> torch.Tensor:
         """The tensor over the mapped file; copied only if it is not aligned to its element size."""
+        spec, span = self._find(name)
         import torch
 
-        spec, span = self._find(name)
         shape = torch_shape(spec)
         dtype = torch_dtype(spec.dtype)
         if not spec.elements:

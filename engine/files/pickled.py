@@ -17,7 +17,8 @@ from ..errors import Refused
 from ..tensors import DTYPES
 from .safetensors import AGAIN
 
-OPCODE_CAP = 1_000_000  # some 30 for a tensor; bounds time and memory of a hostile file
+OPCODE_CAP = 500_000  # some 30 for a tensor; bounds time and memory of a hostile file
+PICKLE_CAP = 16 << 20  # bytes; some 200 for a tensor
 
 STORAGES: dict[str, str] = {
     "DoubleStorage": "float64",
@@ -81,12 +82,7 @@ def describe(data: bytes, file: str) -> Any:
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if count > OPCODE_CAP:
-                raise Refused(
-                    "pickle-too-long",
-                    found=f"more than {OPCODE_CAP} steps in the pickle of {file}",
-                    expected="a checkpoint of tensors",
-                    fix="get the model as safetensors",
-                )
+                raise too_long(f"more than {OPCODE_CAP} steps", file)
             step = _STEPS.get(opcode.name)
             if step is None:
                 raise machine.code(f"the opcode {opcode.name}")
@@ -99,6 +95,16 @@ def describe(data: bytes, file: str) -> Any:
             expected="what torch.save writes",
             fix=AGAIN,
         ) from fault
+
+
+def too_long(found: str, file: str) -> Refused:
+    """The refusal of a pickle that no checkpoint of tensors needs."""
+    return Refused(
+        "pickle-too-long",
+        found=f"{found} in the pickle of {file}",
+        expected="a checkpoint of tensors",
+        fix="get the model as safetensors",
+    )
 
 
 class _Machine:

@@ -14,7 +14,7 @@ from ..errors import Refused
 from ..tensors import DTYPES, TensorSpec
 from .archive import Archive, Entry
 from .mapping import FileSource, Span
-from .pickled import StoredTensor, describe
+from .pickled import PICKLE_CAP, StoredTensor, describe, too_long
 from .safetensors import RANK_LIMIT
 
 # what training tools put around a state dict; of several, the first here is the model to run
@@ -42,8 +42,11 @@ def open_pth(path: Path) -> FileSource:
         archive = Archive(handle, path.name)
         root = _root(archive, path.name)
         _check_byte_order(archive, root, path.name)
-        pickled = archive.read(archive.entries[f"{root}data.pkl"])
-        named, metadata = _state_dict(describe(pickled, path.name), path.name)
+        pickled = archive.entries[f"{root}data.pkl"]
+        if pickled.size > PICKLE_CAP:
+            raise too_long(f"{pickled.size} bytes", path.name)
+        content = describe(archive.read(pickled), path.name)
+        named, metadata = _state_dict(content, path.name)
         tensors: dict[str, TensorSpec] = {}
         spans: dict[str, Span] = {}
         for name, stored in named.items():

@@ -10,6 +10,7 @@ import codecs
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,7 +20,7 @@ from ..tensors import DTYPES, TensorSpec
 from .mapping import FileSource, Span
 
 HEADER_LIMIT = 100_000_000  # bytes, as the format has it
-ENTRY_LIMIT = 16 << 20  # characters of one header entry; the longest real ones are training notes
+ENTRY_LIMIT = 16 << 20  # bytes in memory of one header entry; the longest are training notes
 WINDOW = 1 << 18  # bytes of header text read at a time
 COUNT_LIMIT = 1 << 63
 RANK_LIMIT = 64
@@ -154,15 +155,19 @@ class _Text:
                 ) from None
             except RecursionError:
                 raise self._bad("objects one level deep") from None
-            except ValueError:
-                if not self._left:
+            except ValueError as fault:
+                if not self._left or self._is_certain(fault):
                     raise self._bad("valid JSON") from None
-            if len(self._text) - self._at > ENTRY_LIMIT:
-                raise self._bad(
-                    f"entries of at most {ENTRY_LIMIT} characters", "header-entry-too-large"
-                )
+            if sys.getsizeof(self._text) > ENTRY_LIMIT:
+                raise self._bad(f"entries of at most {ENTRY_LIMIT} bytes", "header-entry-too-large")
             window *= 4
             self._fill(window)
+
+    def _is_certain(self, fault: ValueError) -> bool:
+        """Whether more text cannot mend `fault`: it stands before the end and in no string."""
+        if not isinstance(fault, json.JSONDecodeError) or fault.msg.startswith("Unterminated"):
+            return False
+        return fault.pos + 32 < len(self._text)
 
     def _fill(self, count: int) -> None:
         """Drop the text before the present place and read up to `count` bytes more."""

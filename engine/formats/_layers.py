@@ -154,10 +154,12 @@ class Reading:
         return scheme or BARE[weight.dtype]
 
     def plain(self, spec: TensorSpec) -> None:
-        """List a tensor as it is: plain numbers, or float8 codes that stand for themselves."""
-        scheme = BARE[spec.dtype] if spec.dtype in FP8 else "none"
-        dtype = self.dtype if spec.dtype in FP8 else spec.dtype
-        self.add(Layer(spec.name, spec.shape, dtype, (Part(scheme, {"weight": spec.name}),)))
+        """List a tensor as it is; a matrix of float8 codes is a quantized one with scale 1."""
+        layer = Layer(spec.name, spec.shape, spec.dtype, (Part("none", {"weight": spec.name}),))
+        if spec.dtype in FP8 and layer.is_matrix:
+            part = Part(BARE[spec.dtype], {"weight": spec.name})
+            layer = Layer(spec.name, spec.shape, self.dtype, (part,))
+        self.add(layer)
 
     def contents(self, format_name: str) -> Contents:
         """What is left is plain, a marker, or a scale without a weight; then the whole."""

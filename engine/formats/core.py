@@ -79,8 +79,11 @@ def int4(reading: Reading, name: str, marker: Marker) -> None:
     zeros = module.get("weight_zeros")
     if weight.dtype not in ("I8", "U8") or len(weight.shape) != 2 or columns % GROUP:
         reading.tell("codes-shape", f"{weight.dtype} {list(weight.shape)} as packed int4", name)
+    group = marker.size("group_size", 64)
+    if group != GROUP:
+        reading.tell("block-size", f"int4 groups of {group}", name)
     expected = (columns // GROUP, rows)
-    for spec in (scale, zeros):
+    for spec in (scale, zeros) if group == GROUP else ():
         if spec is not None and spec.shape != expected:
             found = f"{spec.name} {list(spec.shape)} where {list(expected)} fits"
             reading.tell("scale-shape", found, name)
@@ -92,9 +95,6 @@ def int4(reading: Reading, name: str, marker: Marker) -> None:
         tensors["zeros"] = zeros.name
         if not all_zero(reading.source, zeros):
             reading.tell("zeros-not-zero", f"{zeros.name} with other numbers than 0", name)
-    group = marker.size("group_size", 64)
-    if group != GROUP:
-        reading.tell("block-size", f"int4 groups of {group}", name)
     part = Part("int4_g128", tensors, {"group_size": GROUP})
     reading.add(Layer(weight.name, (rows, columns), reading.dtype, (part,)))
 

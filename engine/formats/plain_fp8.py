@@ -21,7 +21,7 @@ def detect(source: Source) -> bool:
 
 
 def split(source: Source) -> Contents:
-    """Every tensor as one layer: value = code."""
+    """Every tensor as one layer: value = code; biases and norms are plain float8 numbers."""
     return Reading(source).contents("plain_fp8")
 
 

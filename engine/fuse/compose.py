@@ -44,7 +44,7 @@ def decomposed(
     n, columns, strength = shape[0], width(shape), operands.strength
     role = "dora_scale" if operands.has("dora_scale") else "magnitude"
     vector = operands.load(role)
-    by_row = role == "magnitude" or vector.shape[0] == n
+    by_row = role == "magnitude" or vector.shape[0] == vector.numel() == n
     kernel = width(shape[1:]) if len(shape) > 1 else 1
     eps = torch.finfo(torch.float32).eps
 

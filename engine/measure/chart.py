@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +17,9 @@ Rows = Sequence[tuple[str, Mapping[str, float]]]
 # Okabe and Ito's colors, told apart by every kind of eye; blue first, then orange, green, ...
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
 INK, PALE, GRID = "#222222", "#6b6b6b", "#e4e4e4"
+LABEL_CHARACTERS = 38
 WIDTH_IN, BAR_IN, GAP_IN = 9.0, 0.27, 0.22
-TOP_IN, LEGEND_IN, BOTTOM_IN, NOTE_LINE_IN = 0.62, 0.32, 0.58, 0.19
+TOP_IN, LEGEND_IN, BOTTOM_IN, NOTE_LINE_IN = 0.52, 0.32, 0.58, 0.19
 
 
 def bars(path: str | Path, title: str, rows: Rows, unit: str = "", note: str = "") -> str | None:
@@ -41,7 +43,8 @@ def bars(path: str | Path, title: str, rows: Rows, unit: str = "", note: str = "
     height = top + inner + bottom
     figure = Figure(figsize=(WIDTH_IN, height), dpi=160, facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    left = min(0.38, 0.04 + 0.0095 * max(len(label) for label, _ in rows))
+    characters = min(LABEL_CHARACTERS, max(len(label) for label, _ in rows))
+    left = 0.04 + 0.0092 * characters
     axes = figure.add_axes((left, bottom / height, 0.965 - left, inner / height))
     _draw_bars(axes, rows, series)
     _dress(axes, rows, unit)
@@ -92,7 +95,8 @@ def _draw_bars(axes: Axes, rows: Rows, series: Sequence[str]) -> None:
                 ha="left",
                 fontsize=8.5,
                 color=INK,
-                zorder=4,
+                zorder=2,  # over the grid, under the next bar
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
             )
     axes.set_ylim(len(rows) * group, 0)
     axes.set_xlim(min([0.0, *values]) * 1.08, longest * 1.12)
@@ -103,7 +107,8 @@ def _dress(axes: Axes, rows: Rows, unit: str) -> None:
     low, _ = axes.get_ylim()
     group = low / len(rows)
     axes.set_yticks([(i + 0.5) * group for i in range(len(rows))])
-    axes.set_yticklabels([label for label, _ in rows], fontsize=10, color=INK)
+    labels = [textwrap.fill(label, LABEL_CHARACTERS, break_on_hyphens=False) for label, _ in rows]
+    axes.set_yticklabels(labels, fontsize=10, color=INK)
     axes.tick_params(axis="y", length=0, pad=7)
     axes.tick_params(axis="x", length=0, labelsize=8.5, labelcolor=PALE)
     axes.grid(axis="x", color=GRID, linewidth=0.8, zorder=0)

@@ -49,5 +49,5 @@ def _cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.5g}"
     return " ".join(str(value).split())

@@ -1,1 +1,1 @@
-"""One file a scheme, each ending in SCHEME. Torch is imported when a tensor comes in, not before."""
+"""One file a scheme, ending in SCHEME. Torch is imported when a tensor comes in, no sooner."""

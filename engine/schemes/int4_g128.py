@@ -28,7 +28,7 @@ def config(n: int, k: int) -> Mapping[str, object]:
 
 
 def pieces(n: int, k: int, dtype: str) -> dict[str, Piece]:
-    """{role: Piece}: codes I8 (n, k / 2); scale, zeros (k / 128, n) in the source's 16-bit dtype."""
+    """{role: Piece}: codes I8 (n, k / 2); scale, zeros (k / 128, n) in the source's 16 bits."""
     half, groups = _half(dtype), (k // GROUP_SIZE, n)
     return {
         "weight": Piece(".weight", "I8", (n, k // 2)),

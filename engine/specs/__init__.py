@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import Refused
 from ..tensors import TensorSpec
@@ -90,11 +90,10 @@ def spec(name: str) -> Spec:
     )
 
 
-def _tensors(rows: Mapping[str, list[object]], dtype: str) -> dict[str, TensorSpec]:
+def _tensors(rows: Mapping[str, list[Any]], dtype: str) -> dict[str, TensorSpec]:
     """Folded rows {name: [shape, blocks?]} -> one TensorSpec for each tensor."""
     found = {}
     for form, (shape, *blocks) in rows.items():
-        sides = tuple(int(side) for side in shape)  # type: ignore[attr-defined]
         listed = [form.replace("{}", str(i)) for i in range(blocks[0])] if blocks else [form]
-        found.update({name: TensorSpec(name, dtype, sides) for name in listed})
+        found.update({name: TensorSpec(name, dtype, tuple(shape)) for name in listed})
     return found

@@ -9,8 +9,8 @@ from .. import bits
 
 Tensor = torch.Tensor
 
-# What one widened block of weights may take. On a CPU 8 MiB measured 1.2 to 3.5 times as fast as the
-# whole weight at once (12288 x 3072): pages that come back from the allocator need no clearing.
+# What one widened block of weights may take. On a CPU 8 MiB measured 1.2 to 6 times as fast as the
+# whole weight at once (12288 x 3072): memory that the allocator kept needs no clearing.
 BLOCK_BYTES = {"cpu": 8 * 2**20}
 BLOCK_BYTES_ELSEWHERE = 256 * 2**20
 
@@ -38,8 +38,8 @@ def weight_only_linear(
     device, outputs = x.device.type, weight.shape[0]
     dtype = COMPUTE.get((device, x.dtype), x.dtype)
     rows = _rows(device, dtype, x.shape[1], tile or 1)
-    # codes are exact in every compute dtype, so one scale a row waits for the sums, but for float16,
-    # whose sums would overflow
+    # codes are exact in every compute dtype, so one scale a row can wait for the sums; not in
+    # float16, whose sums would overflow
     late = not (group_size or tile) and dtype != torch.float16
     values = x.to(dtype)
     added = None if bias is None else bias.to(torch.float32)

@@ -1,4 +1,4 @@
-"""The ops that comfy-kitchen documents, by its own kernels: bit for bit what ComfyUI itself computes."""
+"""The ops that comfy-kitchen documents, by its own kernels: bit for bit what ComfyUI computes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same ops by torch's fast paths: integer views, bit shifts, `_int_mm`, row-wise `_scaled_mm`."""
+"""The ops by torch's fast paths: integer views, bit shifts, `_int_mm` and row-wise `_scaled_mm`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .reference import TOP
 Tensor = torch.Tensor
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 
-# What one block of int32 sums may take. On a CPU it has to come back from the allocator instead of from
-# the system: 16 MiB measured 1.5 times bf16 where 64 MiB and more measured 1.0 (12288 outputs).
+# What one block of int32 sums may take. On a CPU it has to come from what the allocator kept:
+# 16 MiB measured 1.5 times bf16's speed where 64 MiB and more measured 1.0 (12288 outputs).
 BLOCK_BYTES = {"cpu": 16 * 2**20}
 BLOCK_BYTES_ELSEWHERE = 256 * 2**20
 

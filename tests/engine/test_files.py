@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import mmap
+import os
 import subprocess
 import sys
 import threading
@@ -15,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from fusequant.engine.errors import Refused
-from fusequant.engine.files import mapping
+from fusequant.engine.files import mapping, safetensors
 from fusequant.engine.files.open import open_source
 from fusequant.engine.tensors import DTYPES, TensorSpec
 
@@ -177,6 +179,21 @@ def test_many_threads_may_read_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     source.close()
 
 
+@pytest.mark.parametrize("window", [1, 2, 3, 7, 50, 199])
+def test_a_header_read_in_small_pieces_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    named = {**_tensors(), 'w "\\ü漢😀': torch.ones(3)}
+    path = _write(tmp_path / "m", named, note='{"é": [1, 2], "x": "\\ud83d"} ' * 9)
+    whole = open_source(path)
+    monkeypatch.setattr(safetensors, "WINDOW", window)
+    pieces = open_source(path)
+    assert list(pieces.tensors.items()) == list(whole.tensors.items())
+    assert pieces.metadata == whole.metadata
+    whole.close()
+    pieces.close()
+
+
 def test_a_header_of_100_000_tensors_opens_in_under_two_seconds(tmp_path: Path) -> None:
     name = "model.diffusion_model.double_blocks.{}.img_attn.qkv.weight"
     entries = {
@@ -196,6 +213,38 @@ def test_a_header_of_100_000_tensors_opens_in_under_two_seconds(tmp_path: Path) 
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
     )
     assert float(run.stdout) < 2
+
+
+def test_a_name_that_the_file_lacks_is_refused(tmp_path: Path) -> None:
+    _pieces(tmp_path / "pieces", "m_part0", "m_part1")
+    for path in (_write(tmp_path / "m", {"w": torch.ones(2)}), tmp_path / "pieces"):
+        source = open_source(path)
+        for read in (source.tensor, source.read_bytes, source.prefetch):
+            with pytest.raises(Refused, match="tensor-missing"):
+                read("x")
+        source.close()
+
+
+def test_a_file_that_shrinks_after_opening_is_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path / "m", {"w": torch.ones(2)})
+    source = open_source(path)
+    os.truncate(path, path.stat().st_size - 4)
+    with pytest.raises(Refused, match="file-changed"):
+        source.tensor("w")
+    source.close()
+
+
+def test_a_file_that_cannot_be_mapped_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    source = open_source(_write(tmp_path / "m", {"w": torch.ones(2)}))
+    monkeypatch.setattr(mmap, "mmap", no_memory)
+    with pytest.raises(Refused, match="cannot-map"):
+        source.tensor("w")
+    source.close()
 
 
 # folders and indexes

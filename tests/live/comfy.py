@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HOW = (
-    "LIVE TESTS SKIPPED: no ComfyUI found. Set COMFYUI_PATH to its folder (and COMFYUI_PYTHON to its "
-    "interpreter, if that is not FOLDER/.venv), or `comfy install` then `comfy set-default FOLDER`."
+    "LIVE TESTS SKIPPED: no ComfyUI found. Set COMFYUI_PATH to its folder (and COMFYUI_PYTHON to "
+    "its interpreter, if not FOLDER/.venv), or `comfy install` and `comfy set-default FOLDER`."
 )
 INTERPRETERS = (
     ".venv/bin/python", ".venv/Scripts/python.exe", "venv/bin/python", "venv/Scripts/python.exe",
@@ -30,7 +30,7 @@ class Comfy:
 
 def _cli_workspace() -> str | None:
     folder = Path.home() / CLI_FOLDERS.get(sys.platform, ".config")
-    config = configparser.ConfigParser()
+    config = configparser.ConfigParser(interpolation=None)
     config.read(folder / "comfy-cli" / "config.ini", encoding="utf-8")
     return config.defaults().get("default_workspace") or None
 

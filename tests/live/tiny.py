@@ -1,8 +1,8 @@
 """Sizes -> small checkpoints with real key names that ComfyUI detects, and LoRAs that fit them.
 
 Key names come from the recorded headers in engine/specs; only widths and depths are shrunk. Needs
-torch and safetensors alone, so that the tests' interpreter and ComfyUI's can both import it. A tensor
-depends on its name and the seed only: the same call writes the same bytes.
+torch and safetensors alone, so that the tests' interpreter and ComfyUI's can both import it. A
+tensor depends on its name and the seed only: the same call writes the same bytes.
 """
 
 from __future__ import annotations
@@ -27,8 +27,12 @@ WAN_CONDITIONING = (4096, 0)
 QWEN_CONDITIONING = (3584, 0)
 
 OUTLIER_SHARE, OUTLIER_COLUMNS, OUTLIER_ROWS = 0.01, 6.0, 4.0
-# name part: factor over 1/sqrt(inputs); modulation is loud so that every block reaches the output
-GAINS = (("_mod.", 2.0), ("modulation.", 2.0), ("time_projection", 2.0), ("norm_out", 2.0))
+# name part: factor over 1/sqrt(inputs). Modulation is loud so that every block reaches the output,
+# the last layer quiet so that a predicted velocity has about the size of the noise.
+GAINS = (
+    ("final_layer.linear", 0.3), ("head.head", 0.3), ("proj_out", 0.3),
+    ("_mod.", 2.0), ("modulation.", 2.0), ("time_projection", 2.0), ("norm_out", 2.0),
+)  # fmt: skip
 EMBEDDINGS = ("token_embedding", "position_embedding", "shared.", "relative_attention_bias")
 
 
@@ -58,7 +62,7 @@ def _tensor(name: str, shape: tuple[int, ...], seed: int, dtype: torch.dtype) ->
         value = torch.randn(shape, generator=generator) * 0.5
     elif name.endswith("modulation"):
         value = torch.randn(shape, generator=generator) * 0.3
-    elif len(shape) == 1 and name.endswith(".weight"):
+    elif len(shape) == 1 and name.endswith((".weight", ".scale")):
         value = torch.randn(shape, generator=generator) * 0.1 + 1.0
     elif len(shape) == 1:
         value = torch.randn(shape, generator=generator) * 0.05
@@ -147,20 +151,25 @@ def clip_l(
     path: Path,
     width: int = 768,
     layers: int = 12,
-    vocabulary: int = 49408,
     seed: int = 0,
     dtype: torch.dtype = torch.bfloat16,
 ) -> Path:
-    """CLIP-L. The stock loaders take the default sizes only; `clip_l_options` fits any other."""
-    sizes = {768: width, 3072: width * 4, 49408: vocabulary}
+    """CLIP-L. The stock loaders take the default sizes only; `clip_l_options` fits any other.
+
+    Core fixes the 49408 words, and knows CLIP-L beside a T5 by its second layer: two at least.
+    """
+    sizes = {768: width, 3072: width * 4}
     blocks = {"text_model.encoder.layers": layers}
     return write(path, _shapes("clip-l", sizes, blocks), seed, dtype)
 
 
 def clip_l_options(width: int = 768, layers: int = 12) -> dict[str, dict[str, int]]:
-    """The `model_options` that make core build the CLIP-L above."""
+    """The `model_options` that make core build the CLIP-L above.
+
+    Core overwrites `clip_l_model_config` and starts that from `model_config`, hence the key.
+    """
     sizes = {"hidden_size": width, "intermediate_size": width * 4, "num_hidden_layers": layers}
-    return {"clip_l_model_config": {**sizes, "num_attention_heads": width // 64}}
+    return {"model_config": {**sizes, "num_attention_heads": width // 64}}
 
 
 def t5(

@@ -1,0 +1,256 @@
+"""A checkpoint of any dialect in, a host model and what was done to it out.
+
+What ComfyUI reads right is left to its own loader. Anything else is translated to its names and
+format ids; with a scheme each layer is quantized while it is loaded, so that the model never
+exists in full precision.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import comfy.model_detection
+import comfy.model_management
+import comfy.sd
+import comfy.utils
+import torch
+
+from ..engine import inspect
+from ..engine.choose import choose
+from ..engine.errors import Refused
+from ..engine.files.open import open_source
+from ..engine.model import UNKNOWN, Model, recognise
+from ..engine.plan import Choice
+from ..engine.read import formats, read
+from ..engine.rows import row_count, rows_of
+from ..engine.source import Source
+from ..engine.tensors import torch_dtype
+from .choosing import exact_scheme
+from .model import checked_backend, keep_in_memory, quantizing_device
+from .ops import compute_dtype_of, quantized_operations
+from .pristine import Init, Recipe, Request, build
+from .progress import host_progress
+from .quantize import layer_tensors
+from .report import Report
+from .translate import State, Translation, translate
+
+AS_STORED = "as stored"
+NARROW = ("BF16", "F16")
+
+
+def load_diffusion_model(
+    path: str | Path, scheme: str | None = None, backend: str | None = None,
+    keep: Sequence[str] = (), on_failure: str = "full precision",
+) -> tuple[Any, Report]:  # fmt: skip
+    """(patcher, report). `scheme` None: as stored; else every chosen layer is quantized to it."""
+    request = Request(scheme or AS_STORED, backend, tuple(keep), on_failure)
+    report = Report(f"Load {Path(path).name}: {request.scheme}")
+    if request.scheme != AS_STORED:
+        return _load_quantizing(str(path), request, report), report
+    init = stored_init(str(path), backend)
+    if init[0] is comfy.sd.load_diffusion_model:
+        report.notes.append("read by ComfyUI's own loader, as stored")
+        return build(init), report
+    return _load_stored(str(path), backend, report), report
+
+
+def stored_init(path: str, backend: str | None = None) -> Init:
+    """The factory that loads a file as it is: the host's own where it gets every number right."""
+    source = open_source(path)
+    try:
+        return (comfy.sd.load_diffusion_model, (path, {})) if host_reads(source) else (
+            reload, (path, backend))  # fmt: skip
+    finally:
+        source.close()
+
+
+def host_reads(source: Source) -> bool:
+    """Whether the host's own loader opens a source with the right numbers."""
+    found = inspect.report(source)
+    if found.family == UNKNOWN:  # the host knows more families than we do
+        return source.kind == "safetensors" and formats()[found.dialect].core_reads
+    return any(node.startswith("Load ") for node in found.loads_in)
+
+
+def reload(path: str, backend: str | None = None, disable_dynamic: bool = False) -> Any:
+    """The factory of a translated model."""
+    return _load_stored(path, backend, Report("again"), disable_dynamic)
+
+
+def requantize(recipe: Recipe, disable_dynamic: bool = False) -> Any:
+    """The factory of a model that was quantized while it was loaded."""
+    path = recipe.init[1][0]
+    return _load_quantizing(path, recipe.request, Report("again"), disable_dynamic)
+
+
+def _load_stored(
+    path: str, backend: str | None, report: Report, disable_dynamic: bool = False
+) -> Any:
+    source, model = _opened(path, report)
+    made = translate(model.layers, source)
+    patcher, _ = _build(model, made.state, checked_backend(backend), None, disable_dynamic)
+    _tell_translation(made, report)
+    patcher.cached_patcher_init = (reload, (path, backend))
+    return patcher
+
+
+def _load_quantizing(
+    path: str, request: Request, report: Report, disable_dynamic: bool = False
+) -> Any:
+    """Load with each chosen layer quantized as the host comes to it."""
+    started = time.perf_counter()
+    source, model = _opened(path, report)
+    device = comfy.model_management.get_torch_device()
+    scheme, backend = exact_scheme(request.scheme, device)
+    request = replace(request, scheme=scheme, backend=checked_backend(request.backend or backend))
+    choices = {x.layer.name: x for x in choose(model, scheme, keep=request.keep)}
+    for choice in choices.values():
+        if choice.scheme == "none" and choice.layer.is_matrix:
+            report.keep(choice.layer.name, choice.why)
+    later = {x.layer.key for x in choices.values() if x.scheme not in ("none", x.layer.scheme)}
+    made = translate(model.layers, source, later, plain=scheme == "none")
+    run = Streaming(source, {c.layer.name: c for c in choices.values() if c.layer.key in later},
+                    device, request, report)  # fmt: skip
+    patcher, dtype = _build(model, made.state, request.backend, run, disable_dynamic)
+    run.finish()
+    _tell_twice(run.choices, report)
+    report.seconds = time.perf_counter() - started
+    keep_in_memory(patcher)
+    stored = stored_init(path, request.backend)
+    patcher.cached_patcher_init = (requantize, (Recipe(stored, request, dtype),))
+    return patcher
+
+
+class Streaming:
+    """Quantizes each chosen layer when the host comes to load it; counts them in the report."""
+
+    def __init__(
+        self, source: Source, choices: Mapping[str, Choice], device: torch.device,
+        request: Request, report: Report,
+    ) -> None:  # fmt: skip
+        self.choices, self._report, self._request = dict(choices), report, request
+        self._source: Source | None = source
+        self._device, self._progress = quantizing_device(device), host_progress()
+        self._done: set[str] = set()
+
+    def rewrite(self, state: State, prefix: str) -> None:
+        """Put the quantized tensors of one layer in the place of its weight."""
+        name = prefix.removesuffix(".")
+        choice, weight = self.choices.get(name), state.get(f"{prefix}weight")
+        if choice is None or weight is None or self._source is None:
+            return
+        self._progress(len(self._done), len(self.choices))
+        if weight.is_meta:
+            weight = rows_of(choice.layer, self._source)(0, row_count(choice.layer))
+        self._done.add(name)
+        try:
+            made = layer_tensors(name, choice.scheme, weight, self._device)
+        except Refused as refused:
+            if self._request.on_failure == "refuse":
+                raise
+            self._report.keep(name, refused.kind)
+            self._report.warn(f"{name} stays in full precision: {refused}")
+            state[f"{prefix}weight"] = weight.to(torch_dtype(choice.layer.dtype))
+            return
+        state |= {prefix + key: tensor for key, tensor in made.items()}
+        self._report.schemes[choice.scheme] += 1
+        self._report.bytes_before += choice.layer.elements * 2
+        self._report.bytes_after += sum(tensor.nbytes for tensor in made.values())
+
+    def finish(self) -> None:
+        """Let go of the source; name the layers that the host never asked for."""
+        self._source = None
+        self._progress(len(self.choices), len(self.choices))
+        for name in sorted(set(self.choices) - self._done):
+            self._report.keep(name, "ComfyUI's model has no such layer")
+
+
+def _opened(path: str, report: Report) -> tuple[Source, Model]:
+    source = open_source(path)
+    contents = read(source)
+    model = recognise(contents)
+    report.family = model.family.title
+    report.notes.append(f"dialect: {formats()[contents.format].title}")
+    for problem in contents.problems:
+        where = f" in {problem.layer}" if problem.layer else ""
+        report.warn(f"{problem.kind}{where}: found {problem.found}; read all the same")
+    return source, model
+
+
+def _build(
+    model: Model, state: State, backend: str | None, run: Streaming | None, disable_dynamic: bool
+) -> tuple[Any, torch.dtype]:
+    """(patcher, compute dtype): the host's model, the state dict loaded through our operations."""
+    device = comfy.model_management.get_torch_device()
+    options, dtype = _dtypes(model, state, device)
+    operations = quantized_operations(dtype, device, backend, run.rewrite if run else None)
+    patcher = comfy.sd.load_diffusion_model_state_dict(
+        state, {**options, "custom_operations": operations}, disable_dynamic=disable_dynamic
+    )
+    if patcher is None:
+        raise _unknown(model)
+    if compute_dtype_of(patcher) != dtype:
+        raise Refused(
+            "compute-dtype",
+            found=f"a model that computes in {compute_dtype_of(patcher)}",
+            expected=str(dtype),
+            fix="report this with the ComfyUI version and its start options",
+        )
+    return patcher, dtype
+
+
+def _unknown(model: Model) -> Refused:
+    return Refused(
+        "host-does-not-know-model",
+        found=f"{model.family.title} with {len(model.layers)} parameters",
+        expected="a diffusion model that this ComfyUI detects",
+        fix="update ComfyUI, or use the loader node that this model came with",
+    )
+
+
+def _dtypes(
+    model: Model, state: State, device: torch.device
+) -> tuple[dict[str, torch.dtype], torch.dtype]:
+    """The options for the host's loader and the dtype that it will compute in.
+
+    Where it would hold float32 copies of a 16-bit file (no GPU), the file's dtype is asked for.
+    """
+    management = comfy.model_management
+    config = comfy.model_detection.model_config_from_unet(state, "")
+    if config is None:
+        raise _unknown(model)
+    supported = list(config.supported_inference_dtypes)
+    quantized = config.quant_config is not None
+    dtype = management.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(state),
+        supported_dtypes=supported,
+        weight_dtype=None if quantized else torch_dtype(model.dtype),
+    )
+    if dtype == torch.float32 and model.dtype in NARROW:
+        dtype = torch_dtype(model.dtype)
+    cast = management.unet_manual_cast(None if quantized else dtype, device, supported)
+    return {"dtype": dtype}, cast or dtype
+
+
+def _tell_translation(made: Translation, report: Report) -> None:
+    counted = ", ".join(f"{count} x {how}" for how, count in sorted(made.how.items()))
+    report.notes.append(f"translated for ComfyUI, codes as stored: {counted}")
+    if made.requantized:
+        report.warn(
+            f"{len(made.requantized)} layers were quantized again, because no format holds their "
+            f"codes: {', '.join(made.requantized[:3])}"
+        )
+
+
+def _tell_twice(choices: Mapping[str, Choice], report: Report) -> None:
+    """Say where the source was quantized already."""
+    twice = [choice for choice in choices.values() if choice.layer.scheme != "none"]
+    if twice:
+        report.warn(
+            f"{len(twice)} layers are stored as {twice[0].layer.scheme}: quantizing them again "
+            "rounds twice; a 16-bit source gives a better model"
+        )

@@ -1,0 +1,61 @@
+"""Names as the host's drop-downs show them in, paths out; and the folders that are ours."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import folder_paths
+
+from ..engine.errors import Refused
+
+# what a folder of one checkpoint in many files has in it
+_SHARD_MARKS = ("non_block.safetensors", "block_0.safetensors")
+
+
+def _is_checkpoint_folder(names: list[str]) -> bool:
+    indexed = any(name.endswith(".safetensors.index.json") for name in names)
+    return indexed or any(mark in names for mark in _SHARD_MARKS)
+
+
+def checkpoint_folders(kind: str = "diffusion_models") -> list[str]:
+    """Folders that hold one checkpoint in many files, as names relative to the model folders."""
+    found = set()
+    for root in folder_paths.get_folder_paths(kind):
+        for folder, inside, names in os.walk(root, followlinks=True):
+            if folder != root and _is_checkpoint_folder(names):
+                found.add(Path(folder).relative_to(root).as_posix())
+                inside.clear()
+    return sorted(found)
+
+
+def names(kind: str = "diffusion_models") -> list[str]:
+    """The files of a kind and, after them, the folders that are one checkpoint each."""
+    return [*folder_paths.get_filename_list(kind), *checkpoint_folders(kind)]
+
+
+def find(kind: str, name: str) -> Path:
+    """The path of a name from `names`; a name that is gone is refused."""
+    file = folder_paths.get_full_path(kind, name)
+    if file is not None:
+        return Path(file)
+    for root in folder_paths.get_folder_paths(kind):
+        folder = (Path(root) / name).resolve()
+        if folder.is_dir() and folder.is_relative_to(Path(root).resolve()):
+            return folder
+    raise Refused(
+        "file-not-found",
+        found=f"no {name!r} among {kind}",
+        expected="a file of ComfyUI's model folders",
+        fix=f"put it into models/{kind} and refresh the node",
+    )
+
+
+def output_folder() -> Path:
+    """Where the host's saving nodes write."""
+    return Path(folder_paths.get_output_directory())
+
+
+def cache_folder() -> Path:
+    """Our cache, outside every model drop-down. It is not made here."""
+    return Path(folder_paths.get_user_directory()) / "fusequant" / "cache"

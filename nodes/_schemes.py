@@ -1,0 +1,46 @@
+"""The schemes in, the choices of a node's drop-down and the checked choice of the user out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..engine.errors import Refused
+from ..engine.scheme_names import resolve, schemes
+
+FIRST = ("auto", "8-bit", "4-bit", "none")
+BACKENDS = ("auto", "kitchen")
+TIP = (
+    "auto picks what suits this device. 8-bit and 4-bit keep activations as they are. none leaves "
+    "the weights in the source's dtype. The others are exact: FP8 needs sm_89 or later to be fast, "
+    "int8 runs fast from sm_75 on and on CPUs."
+)
+
+
+def scheme_names(before: tuple[str, ...] = ()) -> list[str]:
+    """What the drop-down lists: the easy choices first, then every scheme by name."""
+    return [*before, *FIRST, *(name for name in schemes() if name not in FIRST)]
+
+
+def scheme_input(before: tuple[str, ...] = (), tooltip: str = TIP) -> Any:
+    """The scheme drop-down; a choice brings its own settings with it where it has any."""
+    options = [io.DynamicCombo.Option(name, []) for name in scheme_names(before)]
+    return io.DynamicCombo.Input("scheme", options=options, tooltip=tooltip)
+
+
+def chosen(scheme: Any) -> str:
+    """The name that the user picked, from the drop-down's value."""
+    return str(scheme["scheme"]) if isinstance(scheme, dict) else str(scheme)
+
+
+def check(scheme: Any, before: tuple[str, ...] = ()) -> bool | str:
+    """True, or what to say to the user: also names such as fp8-sgl are taken."""
+    name = chosen(scheme)
+    if scheme is None or name in scheme_names(before):
+        return True
+    try:
+        resolve(name)
+    except Refused as refused:
+        return str(refused)
+    return True

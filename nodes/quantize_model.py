@@ -1,0 +1,102 @@
+"""FQQuantizeModel: a MODEL or CLIP in, the same quantized and a report out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..host import model as host
+from ._schemes import BACKENDS, check, chosen, scheme_input
+
+ON_FAILURE = ("full precision", "refuse")
+TAKES = ("MODEL", "CLIP", "COMFY_MATCHTYPE_V3")
+
+
+class QuantizeModel(io.ComfyNode):
+    """Quantize Model."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Inputs and outputs."""
+        kind = io.MatchType.Template("T", [io.Model, io.Clip])
+        return io.Schema(
+            node_id="FQQuantizeModel",
+            display_name="Quantize Model",
+            category="FuseQuant",
+            description="Fuses the LoRAs that the model carries into the weights in float32, then "
+            "quantizes each weight once. What comes in is not changed.",
+            search_aliases=["quantize", "fp8", "int8", "int4"],
+            inputs=[
+                io.MatchType.Input(
+                    "model", template=kind, tooltip="A MODEL or CLIP, LoRAs before this node."
+                ),
+                scheme_input(),
+                io.Custom("FQ_PLAN").Input(
+                    "plan",
+                    optional=True,
+                    tooltip="A plan of the GPU Advisor: its scheme is used in the place of auto.",
+                ),
+                io.Combo.Input(
+                    "backend",
+                    options=list(BACKENDS),
+                    default="auto",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Who multiplies. auto takes the fastest backend that can; kitchen is "
+                    "ComfyUI's own.",
+                ),
+                io.String.Input(
+                    "keep",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Layers that stay unquantized beside the ones the model family keeps: "
+                    "one name or pattern a line, such as double_blocks.0.*",
+                ),
+                io.Combo.Input(
+                    "on_failure",
+                    options=list(ON_FAILURE),
+                    default=ON_FAILURE[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip="A layer that cannot be quantized stays in full precision with a "
+                    "warning, or the node refuses.",
+                ),
+            ],
+            outputs=[
+                io.MatchType.Output(template=kind, display_name="model", tooltip="Quantized."),
+                io.String.Output(
+                    display_name="report", tooltip="What became of each layer and what it saves."
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, model: Any = None, scheme: Any = None, input_types: Any = None
+    ) -> bool | str:
+        """Check the scheme and, because `input_types` turns ComfyUI's own check off, the link."""
+        found = (input_types or {}).get("model", "MODEL")
+        if found not in TAKES:
+            return f"model: found {found}; expected a MODEL or CLIP; connect one"
+        return check(scheme)
+
+    @classmethod
+    def execute(
+        cls, model: Any, scheme: Any, plan: Any = None, backend: str | None = None,
+        keep: str | None = None, on_failure: str | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        """Quantize a copy."""
+        name = chosen(scheme)
+        name = plan.scheme if plan is not None and name == "auto" else name
+        request = host.Request(
+            name, backend, tuple((keep or "").split()), on_failure or ON_FAILURE[0]
+        )
+        run = host.quantize_clip if hasattr(model, "cond_stage_model") else host.quantize_model
+        quantized, report = run(model, request)
+        return io.NodeOutput(quantized, report.text(), ui=ui.PreviewText(report.text()))
+
+
+NODE = QuantizeModel

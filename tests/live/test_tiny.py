@@ -1,0 +1,45 @@
+"""Core's own loaders take the tiny files for what they are, in ComfyUI's interpreter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import tiny
+from .comfy import Comfy
+from .inprocess import run_inside
+
+# maker, its sizes, core's class, what core derives
+DETECTED = {
+    "flux": (tiny.flux, {}, "Flux", {"hidden_size": 256, "num_heads": 2, "guidance_embed": True}),
+    "schnell": (tiny.flux, {"guidance": False, "hidden": 512, "single": 1}, "Flux",
+                {"num_heads": 4, "depth": 2, "depth_single_blocks": 1, "guidance_embed": False}),
+    "wan": (tiny.wan, {}, "WAN21", {"dim": 256, "num_heads": 2, "model_type": "t2v"}),
+    "wan i2v": (tiny.wan, {"image": True}, "WAN21", {"in_dim": 36, "model_type": "i2v"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DETECTED)
+def test_core_detects_the_tiny_model(comfy: Comfy, tmp_path: Path, name: str) -> None:
+    make, sizes, expected, config = DETECTED[name]
+    path = make(tmp_path / "model.safetensors", **sizes)
+    (line,) = run_inside(comfy, "detect", path=path)
+    assert line["class"] == expected
+    assert {key: line["config"][key] for key in config} == config
+    assert (line["missing"], line["unexpected"]) == ([], [])
+
+
+def test_core_runs_small_text_encoders_by_its_model_options(comfy: Comfy, tmp_path: Path) -> None:
+    small = {"width": 256, "layers": 2}
+    files = [
+        tiny.clip_l(tmp_path / "clip_l.safetensors", **small),
+        tiny.t5(tmp_path / "t5.safetensors", width=128),
+    ]
+    options: dict[str, Any] = {**tiny.clip_l_options(**small), **tiny.t5_options(width=128)}
+    (line,) = run_inside(comfy, "encode", paths=files, kind="FLUX", options=options)
+    assert line["text"][-1] == 128
+    assert line["pooled"] == [1, 256]
+    assert line["finite"]
+    assert line["spread"] > 0.01
