@@ -185,7 +185,7 @@ def draw(folder: Path, rows: Sequence[SchemeRow]) -> tuple[Path | None, str | No
 
 
 def run_demo(folder: Path, tell: Tell = lambda line: None) -> Demo:
-    """Everything, in order; the folder keeps the source, the LoRAs, a file per scheme, the chart."""
+    """Everything in order; the folder keeps source, LoRAs, a file per scheme and the chart."""
     started = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     source = folder / "model-bf16.safetensors"

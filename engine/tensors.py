@@ -69,7 +69,8 @@ def torch_dtype(name: str) -> torch.dtype:
     """The torch dtype of a safetensors dtype name."""
     import torch
 
-    return getattr(torch, DTYPES[name][1])
+    found: torch.dtype = getattr(torch, DTYPES[name][1])
+    return found
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -23,14 +23,21 @@ _forced: ContextVar[str | None] = ContextVar("fusequant_backend", default=None)
 
 
 class NoBackend(Exception):  # noqa: N818 - it is an answer, not a fault of ours
-    """No backend takes a call. `reasons` maps each backend that was asked to why it refused."""
+    """No backend takes a call of `op`. `reasons` maps each that was asked to why it refused.
+
+    `asked_for` is the backend that was forced, if one was.
+    """
 
     def __init__(self, op: str, reasons: Mapping[str, str], asked_for: str | None = None) -> None:
         self.op, self.reasons, self.asked_for = op, dict(reasons), asked_for
-        told = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
-        who = f"backend {asked_for!r}, which was asked for," if asked_for else "no backend"
-        can = "cannot run" if asked_for else "can run"
-        super().__init__(f"{who} {can} {op!r}: {told}")
+        if asked_for:
+            told = (
+                f"backend {asked_for}, which was asked for, cannot run {op}: {reasons[asked_for]}"
+            )
+        else:
+            each = "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
+            told = f"no backend can run {op}: {each}"
+        super().__init__(told)
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,8 @@ def use_backend(name: str | None) -> Iterator[None]:
     a copy of it (`contextvars.copy_context().run`).
     """
     if name is not None and name not in backends():
-        raise NoBackend("any op", {name: f"is none of {', '.join(backends())}"}, asked_for=name)
+        there = f"there are {', '.join(backends())}"
+        raise NoBackend("anything", {name: there}, asked_for=name)
     token = _forced.set(name)
     try:
         yield

@@ -45,7 +45,7 @@ def text(answer: Answer) -> str:
     cards = answer["cards"]
     return "\n".join(
         [
-            f"\nembedded model, {gigabytes(answer['source_bytes'])} in bf16, with two LoRAs; errors",
+            f"\nembedded model, {gigabytes(answer['source_bytes'])} in bf16, two LoRAs; errors",
             "against float32 with the same LoRAs. fused: LoRAs first, then quantize once;",
             "after: quantize first, add the LoRAs to the quantized weights.\n",
             text_table(head, rows),

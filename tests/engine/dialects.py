@@ -1,4 +1,4 @@
-"""Tiny checkpoints of every dialect that is read, as its own tool writes them, with their numbers."""
+"""Tiny checkpoints of every dialect that is read, as its tool writes them, with their numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantize Model inside ComfyUI: nothing upstream changes, fusing comes first, files are core's own."""
+"""Quantize Model inside ComfyUI: nothing upstream changes, fusing is first, files are core's."""
 
 from __future__ import annotations
 

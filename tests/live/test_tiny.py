@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,23 @@ DETECTED = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def detected(
+    comfy: Comfy, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, dict[str, Any]]]:
+    """What core says of each file; one process for all."""
+    folder = tmp_path_factory.mktemp("tiny")
+    paths = [
+        make(folder / f"{number}.safetensors", **sizes)
+        for number, (make, sizes, _, _) in enumerate(DETECTED.values())
+    ]
+    yield dict(zip(DETECTED, run_inside(comfy, "detect", paths=paths), strict=True))
+
+
 @pytest.mark.parametrize("name", DETECTED)
-def test_core_detects_the_tiny_model(comfy: Comfy, tmp_path: Path, name: str) -> None:
-    make, sizes, expected, config = DETECTED[name]
-    path = make(tmp_path / "model.safetensors", **sizes)
-    (line,) = run_inside(comfy, "detect", path=path)
+def test_core_detects_the_tiny_model(detected: dict[str, dict[str, Any]], name: str) -> None:
+    _, _, expected, config = DETECTED[name]
+    line = detected[name]
     assert line["class"] == expected
     assert {key: line["config"][key] for key in config} == config
     assert (line["missing"], line["unexpected"]) == ([], [])

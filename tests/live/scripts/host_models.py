@@ -1,4 +1,4 @@
-"""What the host scripts share: a tiny FLUX run once, differences, and what ComfyUI's modules hold."""
+"""What the host scripts share: a tiny FLUX run once, differences, ComfyUI's objects."""
 
 from __future__ import annotations
 

@@ -57,6 +57,7 @@ def _quantize(patcher: Any, scheme: str, **more: Any) -> Any:
 def _schemes(h: Any, source: Any, reference: torch.Tensor, folder: str) -> Iterator[dict[str, Any]]:
     """Every scheme: runs, saves, loads again bit for bit, clones, loads in part."""
     import comfy.sd
+
     from fusequant.host.load import load_diffusion_model
 
     for scheme in (*CORE, *OWN):
@@ -135,6 +136,7 @@ def _again(h: Any, source: Any, lora: str) -> Iterator[dict[str, Any]]:
 def _refusals(h: Any, source: Any) -> Iterator[dict[str, Any]]:
     """A model without a factory, damaged weights, an interrupt."""
     import comfy.model_management
+
     from fusequant.engine.errors import Refused
 
     orphan = source.clone()
