@@ -3,7 +3,7 @@
 WEB_DIRECTORY = "./web"
 
 
-async def comfy_entrypoint():  # type: ignore[no-untyped-def]
+async def comfy_entrypoint() -> object:
     """Called by ComfyUI when it loads the pack -> the extension that names our nodes."""
     from .nodes._loading import extension
 

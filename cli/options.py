@@ -91,10 +91,10 @@ def add_conversion(parser: argparse.ArgumentParser, scheme: str | None = "auto")
 def open_spec_or_file(path: Path) -> Source:
     """A checkpoint, or the header-only spec of a public model by its name."""
     if not path.exists():
-        from ..engine.spec import names, open_spec
+        from ..engine.specs import names, spec
 
         if str(path) in names():
-            return open_spec(str(path))
+            return spec(str(path))
     from ..engine.files.open import open_source
 
     return open_source(path)

@@ -25,7 +25,7 @@ from .model import recognise
 from .pipeline import Prepared, Request, convert, placement, prepare
 from .read import read
 from .rows import all_schemes, row_count, rows_of
-from .spec import names, open_spec
+from .specs import names, spec
 
 CONFIG = FluxConfig(hidden=768, double_blocks=2, single_blocks=3)
 LORAS = (
@@ -113,11 +113,19 @@ def weight_error(reference: Path, made: Path, quantized: set[str]) -> float:
     return sum(rows) / max(1, len(rows))
 
 
+@dataclass(frozen=True)
+class Exact:
+    """The fused model in float32: its file, one set of inputs and what it answers."""
+
+    file: Path
+    inputs: Inputs
+    output: torch.Tensor
+
+
 def measure_scheme(
-    folder: Path, source: Path, loras: Sequence[tuple[Path, float]], scheme: str, inputs: Inputs
+    folder: Path, source: Path, loras: Sequence[tuple[Path, float]], scheme: str, exact: Exact
 ) -> SchemeRow:
     """Make the file both ways and measure both against the fused float32 model."""
-    reference = folder / "reference-fp32.safetensors"
     fused, plain = folder / f"model-{scheme}.safetensors", folder / f"plain-{scheme}.safetensors"
     after = folder / f"after-{scheme}.safetensors"
     request = Request(scheme=scheme)
@@ -126,14 +134,17 @@ def measure_scheme(
     quantized = {c.layer.name for c in prepared.plan.choices if c.scheme != "none"}
     convert(prepare_files(source, (), request), plain)
     convert(prepare_files(plain, loras, request), after)
-    exact = run_file(reference, inputs)
+
+    def moved(path: Path) -> float:
+        return output_error(exact.output, run_file(path, exact.inputs)).relative_error
+
     row = SchemeRow(
         scheme=scheme,
         bytes=written.bytes,
-        weight_error_fused=weight_error(reference, fused, quantized),
-        weight_error_after=weight_error(reference, after, quantized),
-        output_error_fused=output_error(exact, run_file(fused, inputs)).relative_error,
-        output_error_after=output_error(exact, run_file(after, inputs)).relative_error,
+        weight_error_fused=weight_error(exact.file, fused, quantized),
+        weight_error_after=weight_error(exact.file, after, quantized),
+        output_error_fused=moved(fused),
+        output_error_after=moved(after),
         seconds=written.seconds,
     )
     plain.unlink()
@@ -145,7 +156,7 @@ def card_rows(cards_gib: Sequence[int] = CARDS_GIB) -> tuple[Mapping[str, str], 
     """For each public model, what each card can hold: predicted from names and shapes alone."""
     rows = []
     for name in names():
-        plans = {s: prepare(open_spec(name), (), Request(scheme=s)) for s in LADDER}
+        plans = {s: prepare(spec(name), (), Request(scheme=s)) for s in LADDER}
         row = {"model": name, "16-bit": f"{plans['none'].plan.bytes / 1e9:.1f} GB"}
         row |= {f"{gib} GB": card_cell(plans, gib) for gib in cards_gib}
         rows.append(row)
@@ -195,13 +206,13 @@ def run_demo(folder: Path, tell: Tell = lambda line: None) -> Demo:
     for name, spelling, rank, strength in LORAS:
         write_lora(folder / name, CONFIG, spelling, rank, seed=0)
         loras.append((folder / name, strength))
-    exact = Request(scheme="none", dtype="F32")
-    convert(prepare_files(source, loras, exact), folder / "reference-fp32.safetensors")
-    inputs = make_inputs(CONFIG)
+    reference, inputs = folder / "reference-fp32.safetensors", make_inputs(CONFIG)
+    convert(prepare_files(source, loras, Request(scheme="none", dtype="F32")), reference)
+    exact = Exact(reference, inputs, run_file(reference, inputs))
     rows = []
     for scheme in all_schemes():
         tell(f"fuse, quantize, save: {scheme}")
-        rows.append(measure_scheme(folder, source, loras, scheme, inputs))
+        rows.append(measure_scheme(folder, source, loras, scheme, exact))
     tell("planning the public models from their names and shapes")
     cards = card_rows()
     chart, refusal = draw(folder, rows)

@@ -9,6 +9,7 @@ from .model import recognise
 from .pipeline import Prepared, Request, lay_out
 from .plan import Choice
 from .read import read
+from .repairable import mend_layer
 from .recipe import METADATA_KEY, recipe_of
 from .source import Source
 from .tensors import FLOATS, FP8
@@ -31,9 +32,11 @@ def prepare_dequant(source: Source, dtype: str = "F32") -> Prepared:
 
 
 def prepare_repair(source: Source) -> Prepared:
-    """The codes of the file unchanged under core's names, markers and scale shapes."""
+    """The codes of the file unchanged under core's names, markers and scale shapes.
+
+    Where codes cannot stay, the choice says why and the plan warns of the second rounding.
+    """
     model = recognise(read(source))
-    why = "codes as stored, spelled as core reads them"
-    choices = [Choice(layer, layer.scheme, layer.dtype, why) for layer in model.layers]
+    choices = [mend_layer(layer).choice for layer in model.layers]
     metadata = {"format": "pt", METADATA_KEY: recipe_of(source, "as stored").to_json()}
     return lay_out(source, model, choices, Request(scheme="as stored"), metadata)

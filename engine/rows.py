@@ -10,7 +10,7 @@ import torch
 from . import schemes
 from .layer import Layer, Part
 from .parts import discover
-from .scheme import Block, Scheme
+from .scheme import Block, Row, Scheme
 from .source import Source
 
 if TYPE_CHECKING:
@@ -52,9 +52,12 @@ def _piece_rows(
     """The pieces of a quantized part that rows [start, stop) need."""
     codes = source.tensor(part.tensors["weight"])
     rows = codes.shape[0]
+    codes = codes.reshape(rows, -1)
     pieces = {}
     for role, name in part.tensors.items():
         piece = codes if role == "weight" else source.tensor(name)
+        if role == "scale" and isinstance(scheme.granularity, Row) and piece.numel() == rows:
+            piece = piece.reshape(rows, 1)  # [N], [N, 1] and [1, N] are all in use
         axis = scheme.row_axis.get(role)
         if axis is None or piece.dim() <= axis or piece.numel() == 1:
             pieces[role] = piece

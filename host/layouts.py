@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -30,6 +31,9 @@ from .quantize import quantize_weight
 
 log = logging.getLogger(__name__)
 
+TENSORS = ("scale", "zeros", "input_scale")  # of Params, all that may be there
+SETTINGS = ("full_precision_matrix_mult", "convrot", "convrot_groupsize", "group_size")
+
 
 class SchemeLayout(QuantizedLayout):
     """The layout of one scheme: every method asks the scheme, a subclass only names it."""
@@ -40,16 +44,18 @@ class SchemeLayout(QuantizedLayout):
     class Params(BaseLayoutParams):
         """What belongs to the codes. Every tensor is a field: the host moves them by the fields.
 
-        `group_size` 0: the scheme has none. `backend` None leaves the choice to the registry.
+        `settings` are what the layer's JSON says beside the format, as pairs. `backend` None leaves
+        the choice to the registry.
         """
 
         zeros: torch.Tensor | None = None
-        group_size: int = 0
+        input_scale: torch.Tensor | None = None
+        settings: tuple[tuple[str, object], ...] = ()
         backend: str | None = None
         transposed: bool = False
 
         def _tensor_fields(self) -> list[str]:
-            return ["scale"] if self.zeros is None else ["scale", "zeros"]
+            return [name for name in TENSORS if getattr(self, name) is not None]
 
     @classmethod
     def scheme(cls) -> Scheme:
@@ -65,6 +71,8 @@ class SchemeLayout(QuantizedLayout):
         inplace_ops: bool = False,
         backend: str | None = None,
         scale_dtype: torch.dtype | None = None,
+        input_scale: torch.Tensor | None = None,
+        full_precision: bool = False,
         **_: object,
     ) -> tuple[torch.Tensor, Params]:
         """Codes and params of `tensor` (n, k); the scale always comes from the tensor itself.
@@ -74,8 +82,13 @@ class SchemeLayout(QuantizedLayout):
         """
         half = {torch.float16: "F16"}.get(scale_dtype or tensor.dtype, "BF16")
         pieces = quantize_weight(cls.SCHEME, tensor, tensor.device, half)
-        params = cls.params_of(pieces, tuple(tensor.shape), tensor.dtype)
-        return pieces["weight"], dataclasses.replace(params, backend=backend)
+        codes = pieces["weight"]
+        if input_scale is not None:
+            pieces["input_scale"] = input_scale
+        shape, facts = tuple(tensor.shape), {"full_precision_matrix_mult": True}
+        return codes, cls.params_of(
+            pieces, shape, tensor.dtype, facts if full_precision else {}, backend
+        )
 
     @classmethod
     def params_of(
@@ -83,17 +96,20 @@ class SchemeLayout(QuantizedLayout):
         pieces: dict[str, torch.Tensor],
         shape: tuple[int, ...],
         dtype: torch.dtype,
-        settings: dict[str, Any] | None = None,
+        facts: Mapping[str, object],
+        backend: str | None = None,
     ) -> Params:
-        """Params from a scheme's pieces; `settings` is what the layer's JSON says."""
+        """Params from a scheme's pieces; `facts` is what the layer's JSON says."""
         n, k = shape
-        facts = {**cls.scheme().config(n, k), **(settings or {})}
+        said = {**cls.scheme().config(n, k), **facts}
         return cls.Params(
             scale=cls.scale_in_memory(pieces["scale"]),
             orig_dtype=dtype,
             orig_shape=shape,
             zeros=pieces.get("zeros"),
-            group_size=int(facts.get("group_size", 0)),
+            input_scale=pieces.get("input_scale"),
+            settings=tuple((name, said[name]) for name in SETTINGS if name in said),
+            backend=backend,
         )
 
     @classmethod
@@ -104,18 +120,13 @@ class SchemeLayout(QuantizedLayout):
     @classmethod
     def tensors(cls, qdata: torch.Tensor, params: Params) -> dict[str, torch.Tensor]:
         """{role: tensor}, as the scheme's functions take them."""
-        found = {"weight": qdata, "scale": params.scale}
-        return found if params.zeros is None else found | {"zeros": params.zeros}
-
-    @classmethod
-    def settings(cls, params: Params) -> dict[str, object]:
-        """What the layer's JSON says beside the format."""
-        return {"group_size": params.group_size} if params.group_size else {}
+        beside = {name: getattr(params, name) for name in params._tensor_fields()}
+        return {"weight": qdata, **beside}
 
     @classmethod
     def dequantize(cls, qdata: torch.Tensor, params: Params) -> torch.Tensor:
         """(n, k) in the logical dtype, computed in float32."""
-        weight = cls.scheme().dequantize(cls.tensors(qdata, params), cls.settings(params))
+        weight = cls.scheme().dequantize(cls.tensors(qdata, params), dict(params.settings))
         return weight.to(params.orig_dtype)
 
     @classmethod
@@ -129,8 +140,11 @@ class SchemeLayout(QuantizedLayout):
         """{suffix after `weight`: tensor} in the shapes of the file."""
         rows, k = qdata.shape[0], params.orig_shape[0 if params.transposed else 1]
         pieces = cls.scheme().pieces(rows, k, "BF16")
-        tensors = cls.tensors(qdata, params)
-        spelled = {pieces[role].suffix.removeprefix(".weight"): t for role, t in tensors.items()}
+        spelled = {
+            pieces[role].suffix.removeprefix(".weight"): tensor
+            for role, tensor in cls.tensors(qdata, params).items()
+            if role in pieces
+        }
         return spelled | {"_scale": cls.scale_on_disk(params.scale)}
 
     @classmethod
@@ -142,7 +156,12 @@ class SchemeLayout(QuantizedLayout):
     def requantize_kwargs(cls, qtensor: QuantizedTensor) -> dict[str, object]:
         """What a new quantization of the same layer keeps."""
         params = qtensor.params
-        return {"backend": params.backend, "scale_dtype": params.scale.dtype}
+        return {
+            "backend": params.backend,
+            "scale_dtype": params.scale.dtype,
+            "input_scale": params.input_scale,
+            "full_precision": ("full_precision_matrix_mult", True) in params.settings,
+        }
 
     @classmethod
     def linear(
@@ -153,7 +172,7 @@ class SchemeLayout(QuantizedLayout):
         forced = use_backend(params.backend) if params.backend else nullcontext()
         with forced:
             tensors = cls.tensors(weight._qdata, params)
-            return cls.scheme().linear(x, tensors, cls.settings(params), bias)
+            return cls.scheme().linear(x, tensors, dict(params.settings), bias)
 
 
 class FuseQuantFP8RowLayout(SchemeLayout):
@@ -184,11 +203,45 @@ class FuseQuantInt4Layout(SchemeLayout):
     SCHEME = "int4_g128"
 
 
+class FuseQuantFP8Layout(SchemeLayout):
+    """The host's float8_e4m3fn on a backend that the user asked for."""
+
+    SCHEME = "fp8"
+
+
+class FuseQuantFP8E5M2Layout(SchemeLayout):
+    """The host's float8_e5m2 on a backend that the user asked for."""
+
+    SCHEME = "fp8_e5m2"
+
+
+class FuseQuantInt8Layout(SchemeLayout):
+    """The host's int8_tensorwise on a backend that the user asked for."""
+
+    SCHEME = "int8"
+
+
+class FuseQuantInt8ConvRotLayout(SchemeLayout):
+    """The host's rotated int8_tensorwise on a backend that the user asked for."""
+
+    SCHEME = "int8_convrot"
+
+
+class FuseQuantInt8WeightOnlyLayout(SchemeLayout):
+    """The host's int8_tensorwise with plain activations on a backend that the user asked for."""
+
+    SCHEME = "int8_weight_only"
+
+
 @dataclass(frozen=True)
 class OwnFormat:
-    """A format id on disk, the layout that holds it and the dtype of its codes."""
+    """A layout of ours, the host's table entry that its layers point to and the dtype of its codes.
 
-    format_id: str
+    `entry` is the format id on disk, except where the host would quantize the input before our
+    layout sees it: there the entry is ours and the file says the host's id all the same.
+    """
+
+    entry: str
     layout: type[SchemeLayout]
     codes: torch.dtype
 
@@ -198,14 +251,38 @@ class OwnFormat:
         return self.layout.__name__
 
 
+# formats that the host cannot read, by format id
 OWN_FORMATS = {
-    own.format_id: own
+    own.entry: own
     for own in (
         OwnFormat("float8_e4m3fn_rowwise", FuseQuantFP8RowLayout, torch.float8_e4m3fn),
         OwnFormat("float8_e4m3fn_blockwise", FuseQuantFP8BlockLayout, torch.float8_e4m3fn),
         OwnFormat("awq_w4a16", FuseQuantInt4Layout, torch.int8),
     )
 }
+# the host's own formats on a forced backend, by scheme
+FORCED_FORMATS = {
+    own.layout.SCHEME: own
+    for own in (
+        OwnFormat("fusequant_float8_e4m3fn", FuseQuantFP8Layout, torch.float8_e4m3fn),
+        OwnFormat("fusequant_float8_e5m2", FuseQuantFP8E5M2Layout, torch.float8_e5m2),
+        OwnFormat("int8_tensorwise", FuseQuantInt8Layout, torch.int8),
+        OwnFormat("int8_tensorwise", FuseQuantInt8ConvRotLayout, torch.int8),
+        OwnFormat("int8_tensorwise", FuseQuantInt8WeightOnlyLayout, torch.int8),
+    )
+}
+_HOST_FP8 = {"float8_e4m3fn": "fp8", "float8_e5m2": "fp8_e5m2"}
+
+
+def own_format(facts: Mapping[str, object], backend: str | None) -> OwnFormat | None:
+    """The layout of ours for a layer whose JSON says `facts`; None where the host's is used."""
+    name = str(facts.get("format"))
+    if name in OWN_FORMATS or backend is None:
+        return OWN_FORMATS.get(name)
+    if name == "int8_tensorwise":
+        full = "int8_weight_only" if facts.get("full_precision_matrix_mult") else "int8"
+        return FORCED_FORMATS["int8_convrot" if facts.get("convrot") else full]
+    return FORCED_FORMATS.get(_HOST_FP8.get(name, ""))
 
 
 def registered(name: str) -> type[QuantizedLayout] | None:
@@ -226,7 +303,7 @@ def register() -> None:
 
     for op, answer in _HANDLED.items():
         register_layout_op(getattr(torch.ops.aten, op).default, SchemeLayout)(answer)
-    for own in OWN_FORMATS.values():
+    for own in (*OWN_FORMATS.values(), *FORCED_FORMATS.values()):
         first = registered(own.layout_name)
         if first is None:
             register_layout_class(own.layout_name, own.layout)
@@ -237,10 +314,10 @@ def register() -> None:
                 first.__module__,
             )
         comfy.quant_ops.QUANT_ALGOS.setdefault(
-            own.format_id,
+            own.entry,
             {
                 "storage_t": own.codes,
-                "parameters": {"weight_scale"},
+                "parameters": {"weight_scale", "input_scale"},
                 "comfy_tensor_layout": own.layout_name,
                 "quantize_input": False,
             },

@@ -29,8 +29,9 @@ from ..engine.read import formats, read
 from ..engine.rows import row_count, rows_of
 from ..engine.source import Source
 from ..engine.tensors import torch_dtype
+from .backends import forced_backend
 from .choosing import exact_scheme
-from .model import checked_backend, keep_in_memory, quantizing_device
+from .model import keep_in_memory, quantizing_device
 from .ops import compute_dtype_of, quantized_operations
 from .pristine import Init, Recipe, Request, build
 from .progress import host_progress
@@ -51,6 +52,7 @@ def load_diffusion_model(
     report = Report(f"Load {Path(path).name}: {request.scheme}")
     if request.scheme != AS_STORED:
         return _load_quantizing(str(path), request, report), report
+    backend = forced_backend(backend, None, report)
     init = stored_init(str(path), backend)
     if init[0] is comfy.sd.load_diffusion_model:
         report.notes.append("read by ComfyUI's own loader, as stored")
@@ -62,8 +64,9 @@ def stored_init(path: str, backend: str | None = None) -> Init:
     """The factory that loads a file as it is: the host's own where it gets every number right."""
     source = open_source(path)
     try:
-        return (comfy.sd.load_diffusion_model, (path, {})) if host_reads(source) else (
-            reload, (path, backend))  # fmt: skip
+        if backend is None and host_reads(source):
+            return (comfy.sd.load_diffusion_model, (path, {}))
+        return (reload, (path, backend))
     finally:
         source.close()
 
@@ -92,7 +95,7 @@ def _load_stored(
 ) -> Any:
     source, model = _opened(path, report)
     made = translate(model.layers, source)
-    patcher, _ = _build(model, made.state, checked_backend(backend), None, disable_dynamic)
+    patcher, _ = _build(model, made.state, backend, None, disable_dynamic)
     _tell_translation(made, report)
     patcher.cached_patcher_init = (reload, (path, backend))
     return patcher
@@ -106,7 +109,8 @@ def _load_quantizing(
     source, model = _opened(path, report)
     device = comfy.model_management.get_torch_device()
     scheme, backend = exact_scheme(request.scheme, device)
-    request = replace(request, scheme=scheme, backend=checked_backend(request.backend or backend))
+    backend = forced_backend(request.backend, backend, report)
+    request = replace(request, scheme=scheme, backend=backend)
     choices = {x.layer.name: x for x in choose(model, scheme, keep=request.keep)}
     for choice in choices.values():
         if choice.scheme == "none" and choice.layer.is_matrix:
@@ -120,7 +124,7 @@ def _load_quantizing(
     _tell_twice(run.choices, report)
     report.seconds = time.perf_counter() - started
     keep_in_memory(patcher)
-    stored = stored_init(path, request.backend)
+    stored = stored_init(path)
     patcher.cached_patcher_init = (requantize, (Recipe(stored, request, dtype),))
     return patcher
 

@@ -21,6 +21,7 @@ from comfy_kitchen.tensor import QuantizedTensor
 
 from ..engine.errors import Refused
 from ..engine.plan import Choice
+from .backends import forced_backend
 from .choosing import Chosen, chosen_for, exact_scheme
 from .ops import compute_dtype_of, quantized_operations
 from .pristine import Recipe, Request, init_of, pristine, recipe_of
@@ -32,7 +33,6 @@ from .weights import fused_weight, is_linear, patched, stored_bytes, stored_sche
 log = logging.getLogger(__name__)
 
 Patches = Mapping[str, list[Any]]
-HOST_BACKENDS = (None, "auto", "kitchen")
 
 
 def quantize_model(patcher: Any, request: Request) -> tuple[Any, Report]:
@@ -51,7 +51,8 @@ def quantize_model(patcher: Any, request: Request) -> tuple[Any, Report]:
         patches = merged(before.patches, patches)
         report.notes.append(f"rebuilt from the source: it was {before.request.scheme} before")
     scheme, backend = exact_scheme(request.scheme, patcher.load_device)
-    request = replace(request, scheme=scheme, backend=checked_backend(request.backend or backend))
+    backend = forced_backend(request.backend, backend, report)
+    request = replace(request, scheme=scheme, backend=backend)
     compute_dtype = compute_dtype_of(patcher)
     own = pristine(init, compute_dtype)
     consumed = swap_layers(own, patches, request, compute_dtype, report)
@@ -78,11 +79,6 @@ def rebuild(recipe: Recipe, disable_dynamic: bool = False) -> Any:
     fresh.cached_patcher_init = (rebuild, (recipe,))
     keep_in_memory(fresh)
     return fresh
-
-
-def checked_backend(name: str | None) -> str | None:
-    """The backend that our own layers are forced to; None: the host or the registry chooses."""
-    return None if name in HOST_BACKENDS else name
 
 
 def merged(first: Patches, then: Patches) -> dict[str, list[Any]]:
@@ -116,16 +112,17 @@ def keep_in_memory(patcher: Any) -> None:
 def swap_layers(
     own: Any, patches: Patches, request: Request, compute_dtype: torch.dtype, report: Report
 ) -> set[str]:
-    """Quantize the chosen layers of a patcher that nobody else holds; the patch keys fused."""
+    """Quantize the chosen layers of a patcher that nobody else holds; the patch keys fused.
+
+    The scheme and the backend of `request` are exact here, no `auto`.
+    """
     started = time.perf_counter()
     model = own.model
-    scheme, backend = exact_scheme(request.scheme, own.load_device)
-    backend = request.backend or checked_backend(backend)
-    chosen = chosen_for(model, scheme, request.keep)
+    chosen = chosen_for(model, request.scheme, request.keep)
     report.family = ", ".join(chosen.families)
     wanted = _wanted(model, chosen, patches, report)
     text = not hasattr(model, "diffusion_model")
-    ops = quantized_operations(compute_dtype, own.load_device, backend, full_precision=text)
+    ops = quantized_operations(compute_dtype, own.load_device, request.backend, full_precision=text)
     device = quantizing_device(own.load_device)
     _make_room(wanted, device)
     progress, consumed = host_progress(), set()

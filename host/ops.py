@@ -14,7 +14,7 @@ from comfy_kitchen.tensor import QuantizedTensor
 
 from ..engine.errors import Refused
 from ..engine.outputs import quant_json
-from .layouts import OWN_FORMATS, OwnFormat, SchemeLayout, register, registered
+from .layouts import OwnFormat, own_format, register, registered
 from .quantize import json_tensor
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def quantized_operations(
                 if rewrite is not None:
                     rewrite(state, prefix)
                 facts = layer_facts(state, prefix)
-                own = OWN_FORMATS.get(str(facts.get("format")))
+                own = own_format(facts, backend)
                 if own is None:
                     super()._load_from_state_dict(state, prefix, *more)
                 else:
@@ -95,24 +95,25 @@ def _load_own(
     errors: list[str],
 ) -> None:
     """Take one layer of an own format out of `state` into `module`; the bias is loaded by torch."""
-    layout = registered(own.layout_name) or own.layout
+    layout: Any = registered(own.layout_name) or own.layout
     device, dtype = module.factory_kwargs["device"], module.factory_kwargs["dtype"]
     pieces = _take_pieces(layout, state, prefix, own.codes, device)
     state.pop(prefix + "comfy_quant")
     if "weight" not in pieces or "scale" not in pieces:
         raise Refused(
             "scale-missing",
-            found=f"a {own.format_id} layer with nothing but {', '.join(pieces) or 'its marker'}",
+            found=f"a {own.entry} layer with nothing but {', '.join(pieces) or 'its marker'}",
             expected="codes and their scale",
             fix="write the file again with the tool that made it",
             layer=prefix.removesuffix("."),
         )
-    params = layout.params_of(pieces, module._orig_shape, dtype, facts)  # type: ignore[attr-defined]
-    object.__setattr__(params, "backend", backend)  # frozen, and not shared with anyone yet
-    module.quant_format, module.layout_type = own.format_id, own.layout_name
-    module._full_precision_mm_config = False
+    params = layout.params_of(pieces, module._orig_shape, dtype, facts, backend)
+    module.quant_format, module.layout_type = own.entry, own.layout_name
+    module._full_precision_mm_config = bool(facts.get("full_precision_matrix_mult"))
     weight = QuantizedTensor(pieces["weight"], own.layout_name, params)
     module.weight = torch.nn.Parameter(weight, requires_grad=False)
+    if params.input_scale is not None:  # where the host looks for it when it saves
+        module.input_scale = torch.nn.Parameter(params.input_scale, requires_grad=False)
     torch.nn.Module._load_from_state_dict(
         module, state, prefix, metadata, strict, missing, unexpected, errors
     )
@@ -129,6 +130,9 @@ def _take_pieces(
         tensor = state.pop(prefix + piece.suffix.removeprefix("."), None)
         if tensor is not None:
             found[role] = tensor.to(device=device)
+    input_scale = state.pop(prefix + "input_scale", None)
+    if input_scale is not None:
+        found["input_scale"] = input_scale.to(device=device, dtype=torch.float32)
     if "weight" in found and found["weight"].dtype != codes:
         found["weight"] = found["weight"].view(codes)
     return found
@@ -139,9 +143,8 @@ def _spell_own(module: Any, state: dict[str, Any], prefix: str) -> None:
     weight = getattr(module, "weight", None)
     if not isinstance(weight, QuantizedTensor):
         return
-    layout = weight.layout_cls
-    if not issubclass(layout, SchemeLayout) and not hasattr(layout, "SCHEME"):
-        return
-    n, k = module._orig_shape
-    settings = layout.settings(weight.params)
-    state[prefix + "comfy_quant"] = json_tensor(quant_json(layout.SCHEME, n, k, settings))
+    scheme = getattr(weight.layout_cls, "SCHEME", None)
+    if scheme is not None:
+        n, k = module._orig_shape
+        facts = quant_json(scheme, n, k, dict(weight.params.settings))
+        state[prefix + "comfy_quant"] = json_tensor(facts)

@@ -23,6 +23,9 @@ def stored_scheme(module: Any) -> str | None:
     weight = getattr(module, "weight", None)
     if not isinstance(weight, QuantizedTensor):
         return None
+    own = getattr(weight.layout_cls, "SCHEME", None)
+    if own is not None:
+        return str(own)
     if module.quant_format == "int8_tensorwise":
         if getattr(weight.params, "convrot", False):
             return "int8_convrot"

@@ -10,7 +10,6 @@ from ..engine.errors import Refused
 from ..engine.scheme_names import resolve, schemes
 
 FIRST = ("auto", "8-bit", "4-bit", "none")
-BACKENDS = ("auto", "kitchen")
 TIP = (
     "auto picks what suits this device. 8-bit and 4-bit keep activations as they are. none leaves "
     "the weights in the source's dtype. The others are exact: FP8 needs sm_89 or later to be fast, "

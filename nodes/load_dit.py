@@ -7,7 +7,8 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..host import load, paths
-from ._schemes import BACKENDS, check, chosen, scheme_input
+from ..host.backends import backend_names
+from ._schemes import check, chosen, scheme_input
 
 AS_STORED = (load.AS_STORED,)
 SCHEME_TIP = (
@@ -39,7 +40,7 @@ class LoadDiT(io.ComfyNode):
                 scheme_input(AS_STORED, SCHEME_TIP),
                 io.Combo.Input(
                     "backend",
-                    options=list(BACKENDS),
+                    options=backend_names(),
                     default="auto",
                     optional=True,
                     advanced=True,

@@ -7,7 +7,8 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..host import model as host
-from ._schemes import BACKENDS, check, chosen, scheme_input
+from ..host.backends import backend_names
+from ._schemes import check, chosen, scheme_input
 
 ON_FAILURE = ("full precision", "refuse")
 TAKES = ("MODEL", "CLIP", "COMFY_MATCHTYPE_V3")
@@ -39,7 +40,7 @@ class QuantizeModel(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "backend",
-                    options=list(BACKENDS),
+                    options=backend_names(),
                     default="auto",
                     optional=True,
                     advanced=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from ..progress import Bar
@@ -35,11 +36,20 @@ def run(args: argparse.Namespace) -> Answer:
         second.close()
     return {
         "layers": [layer.to_json() for layer in found.layers],
-        "worst": found.worst,
-        "mean": found.mean,
+        "worst": _finite(found.worst),
+        "mean": _finite(found.mean),
         "only_in_a": list(found.only_first),
         "only_in_b": list(found.only_second),
     }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity and no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.5f}"
 
 
 def text(answer: Answer) -> str:
@@ -47,9 +57,10 @@ def text(answer: Answer) -> str:
     rows = [("layer", "error", "worst row", "cosine")]
     for layer in answer["layers"][:SHOWN]:
         numbers = [layer[name] for name in ("relative_error", "worst_row", "cosine")]
-        rows.append((layer["name"], *("n/a" if n is None else f"{n:.5f}" for n in numbers)))
+        rows.append((layer["name"], *map(_number, numbers)))
     more = len(answer["layers"]) - SHOWN
-    lines = [f"mean {answer['mean']:.5f}, worst {answer['worst']:.5f}", *columns(rows)]
+    head = f"mean {_number(answer['mean'])}, worst {_number(answer['worst'])}"
+    lines = [head, *columns(rows)]
     if more > 0:
         lines.append(f"  and {more} layers with less error")
     for side in ("a", "b"):

@@ -65,7 +65,7 @@ def decomposed(
     def factors(start: int, stop: int, base: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
         if by_row:
             measured = whole if role == "magnitude" else base
-            norm = torch.linalg.vector_norm(measured, dim=1, keepdim=True)
+            norm: torch.Tensor = torch.linalg.vector_norm(measured, dim=1, keepdim=True)
             return vector.reshape(n, 1)[start:stop] / (norm + eps)
         ratio = vector.reshape(-1) / (once.value() + eps)
         return ratio.repeat_interleave(kernel).reshape(1, columns)

@@ -5,6 +5,7 @@ Opening and matching read headers only and know no torch; `Fused.reader` reads o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +108,13 @@ def open_lora(path: str | Path, strength: float = 1.0, rslora: bool = False) -> 
 
 def lora_of(source: Source, strength: float = 1.0, rslora: bool = False) -> LoraFile:
     """An opened file -> its modules; refuses what is no LoRA and what no adapter kind can read."""
+    if not math.isfinite(strength):
+        raise Refused(
+            "lora-strength",
+            found=f"strength {strength} for {source.path.name}",
+            expected="a finite number",
+            fix="give a strength such as 0.8",
+        )
     spelled = spell(source.tensors)
     if not any(_kinds_of(roles) for roles in spelled.modules.values()):
         some = ", ".join(list(source.tensors)[:3]) or "no tensor at all"
@@ -163,8 +171,9 @@ def _match_file(
         unmatched |= dict.fromkeys(
             name for role, name in roles.items() if role.removesuffix(SCALED) not in read
         )
+        whole = found.shapes[target.key] or (1,)
         for kind in kinds:
-            change = _change(file, key[0], kind, target, roles, found.shapes[target.key] or (1,))
+            change = _change(file, key[0], kind, target, roles, whole)
             twice = taken.setdefault((target, kind.name), key[0])
             if twice != key[0]:
                 raise _refuse_twice(file, twice, key[0], target)
@@ -255,11 +264,14 @@ def _refuse_twice(file: LoraFile, first: str, second: str, target: Target) -> Re
 
 
 def _refuse_nothing(file: LoraFile, model: Model, unmatched: list[str]) -> Refused:
+    fix = "this LoRA is for another model: use one made for this family, or take it out"
+    if all(is_text(name) for name in unmatched):
+        fix = "this LoRA changes a text encoder only: load it in ComfyUI with the text encoder"
     return Refused(
         "lora-matches-nothing",
         found=f"{', '.join(unmatched[:3])} in {file.path.name}",
         expected=f"names of layers of {model.family.title}",
-        fix="this LoRA is for another model: use one made for this family, or take it out",
+        fix=fix,
     )
 
 

@@ -63,9 +63,13 @@ class Models:
         return path
 
     def model(self, family: str) -> Path:
-        """flux, flux-schnell, wan, wan-i2v, qwen or qwen-edit -> its file in diffusion_models."""
+        """One of the names below -> its file in diffusion_models.
+
+        flux-clip takes 768-wide text, so that the stock CLIP-L alone can prompt it.
+        """
         make, sizes = {
             "flux": (tiny.flux, {}),
+            "flux-clip": (tiny.flux, {"context": 768}),
             "flux-schnell": (tiny.flux, {"guidance": False}),
             "wan": (tiny.wan, {}),
             "wan-i2v": (tiny.wan, {"image": True}),

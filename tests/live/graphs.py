@@ -45,17 +45,18 @@ FAMILIES: dict[str, tuple[str, dict[str, int], tuple[int, int]]] = {
 
 def sample(
     graph: Graph, model: Node | list[Any], family: str, steps: int = 2, seed: int = 1,
-    cfg: float = 1.0, guidance: float = 4.0, **size: int,
+    cfg: float = 1.0, guidance: float = 4.0, positive: Node | None = None,
+    negative: Node | None = None, **size: int,
 ) -> Node:  # fmt: skip
-    """A model of a family -> the KSampler node on test conditioning and a tiny empty latent."""
+    """A model of a family -> the KSampler node on a tiny empty latent.
+
+    Conditioning that is not given comes from the test-only node, in the family's widths.
+    """
     latent, default_size, (width, pooled) = FAMILIES[family]
     shape = {**default_size, **size, "batch_size": 1}
-    positive, negative = (
-        graph.add(
-            "FQTestConditioning", width=width, pooled=pooled, guidance=guidance, seed=text_seed
-        )
-        for text_seed in (0, 1)
-    )
+    text = {"width": width, "pooled": pooled, "guidance": guidance}
+    positive = positive or graph.add("FQTestConditioning", **text, seed=0)
+    negative = negative or graph.add("FQTestConditioning", **text, seed=1)
     return graph.add(
         "KSampler", model=model, positive=positive, negative=negative,
         latent_image=graph.add(latent, **shape), seed=seed, steps=steps, cfg=cfg,

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from .comfy import Comfy
+from .server import ENVIRONMENT
 
 SCRIPTS = Path(__file__).resolve().parent / "scripts"
 INSIDE = Path(__file__).resolve().parent / "inside.py"
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1"}
 
 
 def run_inside(
@@ -33,7 +33,7 @@ def run_inside(
             [str(comfy.python), str(INSIDE), str(SCRIPTS / f"{script}.py"), str(lines)],
             input=json.dumps(options, default=str),
             cwd=comfy.path,
-            env={**os.environ, **OFFLINE, "PYTHONPATH": str(comfy.path)},
+            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(comfy.path)},
             capture_output=True,
             text=True,
             encoding="utf-8",

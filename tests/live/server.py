@@ -31,7 +31,11 @@ FLAGS = (
     "--cpu", "--disable-auto-launch", "--disable-api-nodes", "--dont-print-server",
     "--database-url", "sqlite:///:memory:", "--preview-method", "none",
 )  # fmt: skip
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+# nothing is looked up on the network; waiting threads leave the cores to others
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1",
+    "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1",
+}  # fmt: skip
 START_S, PROMPT_S, STOP_S, POLL_S = 120.0, 180.0, 10.0, 0.05
 
 
@@ -89,6 +93,8 @@ def _free_port() -> int:
 
 def link_pack(folder: Path, target: Path) -> None:
     """Make `folder` show `target`: a link, else (Windows without the right) a copy."""
+    if folder.exists():
+        return
     try:
         folder.symlink_to(target, target_is_directory=True)
     except OSError:
@@ -97,7 +103,11 @@ def link_pack(folder: Path, target: Path) -> None:
 
 
 class ComfyServer:
-    """`with ComfyServer(comfy) as server:` starts ComfyUI and kills its process tree at the end."""
+    """`with ComfyServer(comfy) as server:` starts ComfyUI and kills its process tree at the end.
+
+    Without `base` its folders are made in a temporary directory and removed. `start_s` and
+    `start_log` tell how it came up.
+    """
 
     def __init__(self, comfy: Comfy, base: Path | None = None, flags: tuple[str, ...] = ()) -> None:
         self.comfy = comfy
@@ -107,6 +117,7 @@ class ComfyServer:
         self.port = _free_port()
         self.log_path = self.base / "server.log"
         self.start_s = 0.0
+        self.start_log = ""
         self._process: subprocess.Popen[bytes] | None = None
 
     # --- life ---
@@ -146,7 +157,7 @@ class ComfyServer:
             self._process = subprocess.Popen(
                 command,
                 cwd=self.comfy.path,
-                env={**os.environ, **OFFLINE, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **ENVIRONMENT},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -161,6 +172,7 @@ class ComfyServer:
                 time.sleep(0.1)
             else:
                 self.start_s = time.monotonic() - started
+                self.start_log = self.log()
                 return
         raise TimeoutError(f"ComfyUI did not answer within {START_S:.0f} s:\n{self.log()}")
 

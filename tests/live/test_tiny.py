@@ -44,7 +44,7 @@ def test_core_detects_the_tiny_model(detected: dict[str, dict[str, Any]], name: 
     assert (line["missing"], line["unexpected"]) == ([], [])
 
 
-def test_core_runs_small_text_encoders_by_its_model_options(comfy: Comfy, tmp_path: Path) -> None:
+def test_core_runs_a_small_clip_l_and_t5_by_its_model_options(comfy: Comfy, tmp_path: Path) -> None:
     small = {"width": 256, "layers": 2}
     files = [
         tiny.clip_l(tmp_path / "clip_l.safetensors", **small),
@@ -52,7 +52,25 @@ def test_core_runs_small_text_encoders_by_its_model_options(comfy: Comfy, tmp_pa
     ]
     options: dict[str, Any] = {**tiny.clip_l_options(**small), **tiny.t5_options(width=128)}
     (line,) = run_inside(comfy, "encode", paths=files, kind="FLUX", options=options)
+    assert (line["text"][-1], line["pooled"]) == (128, [1, 256])
+    assert line["finite"]
+    assert line["spread"] > 0.01
+
+
+def test_core_runs_a_small_umt5_by_its_model_options(comfy: Comfy, tmp_path: Path) -> None:
+    words = comfy.path / "comfy" / "text_encoders" / "t5_pile_tokenizer" / "tokenizer.model"
+    path = tiny.t5(tmp_path / "umt5.safetensors", spiece=words.read_bytes())
+    options = tiny.t5_options(umt5=True)
+    (line,) = run_inside(comfy, "encode", paths=[path], kind="WAN", options=options)
     assert line["text"][-1] == 128
-    assert line["pooled"] == [1, 256]
+    assert line["finite"]
+    assert line["spread"] > 0.01
+
+
+def test_core_runs_a_small_qwen_vl_by_its_model_options(comfy: Comfy, tmp_path: Path) -> None:
+    path = tiny.qwen_vl(tmp_path / "qwen.safetensors")
+    options = tiny.qwen_vl_options()
+    (line,) = run_inside(comfy, "encode", paths=[path], kind="QWEN_IMAGE", options=options)
+    assert line["text"][-1] == 512
     assert line["finite"]
     assert line["spread"] > 0.01

@@ -33,7 +33,9 @@ GAINS = (
     ("final_layer.linear", 0.3), ("head.head", 0.3), ("proj_out", 0.3),
     ("_mod.", 2.0), ("modulation.", 2.0), ("time_projection", 2.0), ("norm_out", 2.0),
 )  # fmt: skip
-EMBEDDINGS = ("token_embedding", "position_embedding", "shared.", "relative_attention_bias")
+EMBEDDINGS = (
+    "token_embedding", "position_embedding", "embed_tokens", "shared.", "relative_attention_bias",
+)  # fmt: skip
 
 
 # --- numbers ---------------------------------------------------------------------------------
@@ -71,10 +73,14 @@ def _tensor(name: str, shape: tuple[int, ...], seed: int, dtype: torch.dtype) ->
     return value.to(dtype)
 
 
-def write(path: Path, shapes: Mapping[str, tuple[int, ...]], seed: int, dtype: torch.dtype) -> Path:
-    """Names and shapes -> a safetensors file of seeded random numbers."""
+def write(
+    path: Path, shapes: Shapes, seed: int, dtype: torch.dtype,
+    others: Mapping[str, torch.Tensor] | None = None,
+) -> Path:  # fmt: skip
+    """Names and shapes -> a safetensors file of seeded random numbers, `others` added or instead."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: _tensor(name, shape, seed, dtype) for name, shape in shapes.items()}
+    tensors |= others or {}
     save_file(tensors, str(path), metadata={"format": "pt"})
     return path
 
@@ -173,17 +179,14 @@ def clip_l_options(width: int = 768, layers: int = 12) -> dict[str, dict[str, in
 
 
 def t5(
-    path: Path,
-    width: int = FLUX_CONDITIONING[0],
-    heads: int = 4,
-    feed_forward: int = 10240,
-    layers: int = 24,
-    seed: int = 0,
+    path: Path, width: int = FLUX_CONDITIONING[0], heads: int = 4, feed_forward: int = 10240,
+    layers: int = 24, spiece: bytes | None = None, seed: int = 0,
     dtype: torch.dtype = torch.bfloat16,
-) -> Path:
-    """T5-XXL, narrow. Core knows it by 10240 rows in block 23, so depth and feed forward stay.
+) -> Path:  # fmt: skip
+    """T5-XXL, narrow; with the bytes of a sentencepiece model UMT5-XXL, which stores its own.
 
-    No stock loader takes another width: load it in process with `t5_options`.
+    Core knows both by 10240 rows in block 23, so depth and feed forward stay. No stock loader
+    takes another width: load it in process with `t5_options`.
     """
     shapes: Shapes = {"shared.weight": (32128, width), "encoder.final_layer_norm.weight": (width,)}
     for block in range(layers):
@@ -193,13 +196,36 @@ def t5(
         shapes |= {f"{at}1.DenseReluDense.wi_{i}.weight": (feed_forward, width) for i in (0, 1)}
         shapes[f"{at}1.DenseReluDense.wo.weight"] = (width, feed_forward)
         shapes |= {f"{at}{i}.layer_norm.weight": (width,) for i in (0, 1)}
-    shapes["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = (32, heads)
-    return write(path, shapes, seed, dtype)
+        if spiece or block == 0:
+            shapes[f"{at}0.SelfAttention.relative_attention_bias.weight"] = (32, heads)
+    words = (
+        {"spiece_model": torch.frombuffer(bytearray(spiece), dtype=torch.uint8)} if spiece else {}
+    )
+    return write(path, shapes, seed, dtype, words)
 
 
-def t5_options(width: int = FLUX_CONDITIONING[0], heads: int = 4) -> dict[str, dict[str, int]]:
+def t5_options(
+    width: int = FLUX_CONDITIONING[0], heads: int = 4, umt5: bool = False
+) -> dict[str, dict[str, int]]:
     """The `model_options` that make core build the T5 above."""
-    return {"t5xxl_model_config": {"d_model": width, "num_heads": heads}}
+    sizes = {"d_model": width, "num_heads": heads, "vocab_size": 32128}
+    return {"umt5xxl_model_config" if umt5 else "t5xxl_model_config": sizes}
+
+
+def qwen_vl(
+    path: Path, feed_forward: int = 1024, layers: int = 2, seed: int = 0,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Path:  # fmt: skip
+    """Qwen2.5-VL, 512 wide, text part only. Core knows it by 512 rows of keys, so 4 heads stay."""
+    shapes = _shapes("qwen2.5-vl-7b", {3584: 512, 18944: feed_forward}, {"model.layers": layers})
+    text = {name: shape for name, shape in shapes.items() if name.startswith("model.")}
+    return write(path, text, seed, dtype)
+
+
+def qwen_vl_options(feed_forward: int = 1024, layers: int = 2) -> dict[str, dict[str, int]]:
+    """The `model_options` that make core build the Qwen2.5-VL above."""
+    sizes = {"hidden_size": 512, "intermediate_size": feed_forward, "num_attention_heads": 4}
+    return {"qwen25_7b_model_config": {**sizes, "num_hidden_layers": layers}}
 
 
 def vae(path: Path, channels: int = 16, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
@@ -226,13 +252,14 @@ def vae(path: Path, channels: int = 16, seed: int = 0, dtype: torch.dtype = torc
     for position in (2, 6, 10):
         conv(f"taesd_encoder.{position}", 64, 64, bias=False)
     conv("taesd_encoder.14", 64, channels)
-    tensors = {name: _tensor(name, shape, seed, dtype) for name, shape in shapes.items()}
-    tensors["taesd_decoder.19.weight"] *= 0.2
-    tensors["taesd_decoder.19.bias"] += 0.5
-    tensors |= {"vae_scale": torch.tensor(0.3611), "vae_shift": torch.tensor(0.1159)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, str(path), metadata={"format": "pt"})
-    return path
+    last = _tensor("taesd_decoder.19.weight", shapes["taesd_decoder.19.weight"], seed, dtype)
+    tuned = {
+        "taesd_decoder.19.weight": last * 0.2,
+        "taesd_decoder.19.bias": torch.full((3,), 0.5, dtype=dtype),
+        "vae_scale": torch.tensor(0.3611),
+        "vae_shift": torch.tensor(0.1159),
+    }
+    return write(path, shapes, seed, dtype, tuned)
 
 
 # --- LoRAs -----------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def over(operands: Operands, reader: RowReader, shape: Shape) -> RowReader:
     channels = a1.shape[0]
 
     def delta(start: int, stop: int, base: torch.Tensor) -> torch.Tensor:
-        by_channel = base.unflatten(1, (channels, -1)).movedim(1, -1)
+        by_channel = base.reshape(stop - start, channels, -1).movedim(1, -1)
         turned = (by_channel @ a1 @ a2).movedim(-1, 1).flatten(1)
         return torch.addmm(turned, b1[start:stop], b2)
 

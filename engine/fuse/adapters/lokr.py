@@ -1,6 +1,7 @@
 """LoKr: W + strength * scale * kron(w1, w2), each factor whole or as a product of two.
 
 scale = alpha / r where a factor is a product of rank r (the second one's, if both are), else 1.
+The product runs over rows and channels, and the kernel stays as it is, in any number of dimensions.
 """
 
 from __future__ import annotations

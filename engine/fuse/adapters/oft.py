@@ -39,7 +39,8 @@ def _rotations(operands: Operands, alpha: float) -> torch.Tensor:
     if 0 < alpha < norm:
         q *= alpha / norm
     eye = torch.eye(blocks.shape[-1], device=blocks.device)
-    return (eye + q) @ torch.linalg.inv(eye - q)
+    inverse: torch.Tensor = torch.linalg.inv(eye - q)
+    return (eye + q) @ inverse
 
 
 def _mixed(
@@ -93,9 +94,9 @@ def _boft(operands: Operands, rotations: torch.Tensor) -> Callable[[int, int], t
         x = unit
         for stage in reversed(range(stages)):
             half = 2**stage * size // 2
-            x = x.unflatten(0, (-1, 2, half)).transpose(1, 2).flatten(0, 2).unflatten(0, (-1, size))
-            x = torch.einsum("bji,bjc->bic", turned[stage][blocks], x).flatten(0, 1)
-            x = x.unflatten(0, (-1, half, 2)).transpose(1, 2).flatten(0, 2)
+            x = x.reshape(-1, 2, half, high - low).transpose(1, 2).reshape(-1, size, high - low)
+            x = torch.einsum("bji,bjc->bic", turned[stage][blocks], x)
+            x = x.reshape(-1, half, 2, high - low).transpose(1, 2).reshape(group, high - low)
         if rescale is not None:
             x = x * (rescale if rescale.numel() == 1 else rescale[low:high])
         return (x - unit).T

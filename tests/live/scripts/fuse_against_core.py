@@ -248,7 +248,8 @@ def kinds(name: str, place: Place) -> dict[str, Tensors]:
     if channels != n and not tail:
         older = {"a1__weight": (RANK, k), "a2__weight": (k, RANK)}
         found["glora older"] = make(**older, b1__weight=(RANK, k), b2__weight=(n, RANK)) | alpha
-    if n % 4 == 0 and channels % 4 == 0:
+    if n % 4 == 0 and channels % 4 == 0 and len(tail) != 3:
+        # in five dimensions core's Kronecker product is not the one such a file was trained with
         w1, w2 = (4, 4), (n // 4, channels // 4, *tail)
         found["lokr"] = make(lokr_w1=w1, lokr_w2=w2) | alpha
         found["lokr dora"] = found["lokr"] | make(dora_scale=(1, channels, *ones))
@@ -272,6 +273,8 @@ def wan_fun(model: Tiny) -> Tensors:
     """Core takes one of the two underscores away when it sees such a file."""
     found: Tensors = {}
     for name, place in native(model).items():
+        if not place.key.endswith(".weight"):
+            continue  # core spells only weights with underscores
         spelled = "lora_unet__" + name.removeprefix("diffusion_model.").replace(".", "_")
         found |= low_rank(spelled, place, FACTORS["down/up"], 2.0)
     return found

@@ -30,6 +30,7 @@ def run(model: str, lora: str, folder: str) -> Iterator[dict[str, Any]]:
     import comfy.sd
     import comfy_extras.nodes_model_merging  # noqa: F401  what a server has loaded
 
+    torch.set_num_threads(1)
     h = _models()
     before = h.host_objects()
     source = comfy.sd.load_diffusion_model(model)
