@@ -1,4 +1,4 @@
-"""The backend that the user or a scheme's name asks for in, the one that our layouts are told out."""
+"""The backend that a user or a scheme's name asks for in, the one our layouts are told out."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,7 +25,7 @@ from comfy_kitchen.tensor import (
 
 from ..engine.rows import all_schemes
 from ..engine.scheme import Scheme
-from ..kernels.registry import use_backend
+from . import opaque
 from .quantize import quantize_weight
 
 log = logging.getLogger(__name__)
@@ -126,8 +125,10 @@ class SchemeLayout(QuantizedLayout):
     @classmethod
     def dequantize(cls, qdata: torch.Tensor, params: Params) -> torch.Tensor:
         """(n, k) in the logical dtype, computed in float32."""
-        weight = cls.scheme().dequantize(cls.tensors(qdata, params), dict(params.settings))
-        return weight.to(params.orig_dtype)
+        k = params.orig_shape[0 if params.transposed else 1]
+        return opaque.dequantize(
+            cls.SCHEME, cls.tensors(qdata, params), params.settings, k, params.orig_dtype
+        )
 
     @classmethod
     def get_plain_tensors(cls, qtensor: QuantizedTensor) -> tuple[torch.Tensor, ...]:
@@ -169,10 +170,8 @@ class SchemeLayout(QuantizedLayout):
     ) -> torch.Tensor:
         """y = x W.T + bias as the scheme means it, on the backend that takes the call."""
         params = weight.params
-        forced = use_backend(params.backend) if params.backend else nullcontext()
-        with forced:
-            tensors = cls.tensors(weight._qdata, params)
-            return cls.scheme().linear(x, tensors, dict(params.settings), bias)
+        tensors = cls.tensors(weight._qdata, params)
+        return opaque.linear(cls.SCHEME, x, tensors, params.settings, bias, params.backend)
 
 
 class FuseQuantFP8RowLayout(SchemeLayout):

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
+import comfy.ops
 import comfy.utils
 import torch
 from comfy_kitchen.tensor import QuantizedTensor
@@ -33,6 +34,12 @@ from .weights import fused_weight, is_linear, patched, stored_bytes, stored_sche
 log = logging.getLogger(__name__)
 
 Patches = Mapping[str, list[Any]]
+# hosts without this class quantize the activations of int8 layers whatever the file says
+FIXED_IN = "MixedPrecisionOp"
+WEIGHT_ONLY_NOTE = (
+    "this ComfyUI quantizes the activations of int8 layers all the same; the backend torch_native "
+    "leaves them as they are"
+)
 
 
 def quantize_model(patcher: Any, request: Request) -> tuple[Any, Report]:
@@ -53,6 +60,8 @@ def quantize_model(patcher: Any, request: Request) -> tuple[Any, Report]:
     scheme, backend = exact_scheme(request.scheme, patcher.load_device)
     backend = forced_backend(request.backend, backend, report)
     request = replace(request, scheme=scheme, backend=backend)
+    if scheme == "int8_weight_only" and backend is None and not hasattr(comfy.ops, FIXED_IN):
+        report.notes.append(WEIGHT_ONLY_NOTE)
     compute_dtype = compute_dtype_of(patcher)
     own = pristine(init, compute_dtype)
     consumed = swap_layers(own, patches, request, compute_dtype, report)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import pkgutil
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from comfy_api.latest import ComfyExtension
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +32,11 @@ def load_nodes(package: str) -> list[Any]:
     return loaded
 
 
-def extension() -> ComfyExtension:
+def extension() -> object:
     """Nothing -> ComfyUI's extension object; the nodes are imported when it asks for them."""
-    from comfy_api.latest import ComfyExtension
+    from comfy_api.latest import ComfyExtension  # type: ignore[import-not-found]
 
-    class FuseQuantExtension(ComfyExtension):
+    class FuseQuantExtension(ComfyExtension):  # type: ignore[misc]
         """Names the nodes of this pack."""
 
         async def get_node_list(self) -> list[Any]:

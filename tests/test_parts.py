@@ -15,6 +15,7 @@ FOLDERS = {
     "engine.formats": "FORMAT",
     "engine.schemes": "SCHEME",
     "engine.families": "FAMILY",
+    "engine.fuse.adapters": "ADAPTER",
     "cli.verbs": "VERB",
 }
 

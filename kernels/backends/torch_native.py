@@ -22,8 +22,8 @@ E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 BLOCK_BYTES = {"cpu": 16 * 2**20}
 BLOCK_BYTES_ELSEWHERE = 256 * 2**20
 
-# A rotation needs a copy or two of its rows. Half a MiB each stays below what glibc gives back to the
-# system at every free; above it, page faults made the rotation five times slower.
+# A rotation on a CPU needs a copy or two of its rows. A quarter MiB each stays below what glibc
+# hands back to the system at every free; above it, page faults made it five times slower.
 ROTATED_ELEMENTS = 2**16
 
 
@@ -106,7 +106,8 @@ def quantize_int8_convrot(weight: Tensor, group_size: int) -> tuple[Tensor, Tens
     rows, step = weight.shape[0], _rotated_rows(weight)
     codes = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
     scale = torch.empty((rows, 1), dtype=torch.float32, device=weight.device)
-    block = torch.empty((min(rows, step), weight.shape[1]), dtype=torch.float32)
+    shape = (min(rows, step), weight.shape[1])
+    block = torch.empty(shape, dtype=torch.float32, device=weight.device)
     for start in range(0, rows, step):
         part, some = weight[start : start + step], scale[start : start + step]
         rotated = _rotate(part, group_size, block[: part.shape[0]])
@@ -251,6 +252,8 @@ def _fresh(values: Tensor) -> Tensor:
 
 
 def _rotated_rows(weight: Tensor) -> int:
+    if weight.device.type != "cpu":
+        return max(1, weight.shape[0])
     return max(1, ROTATED_ELEMENTS // weight.shape[1])
 
 

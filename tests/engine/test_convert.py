@@ -1,4 +1,4 @@
-"""The whole story on a small FLUX-shaped model: what is written, what is kept, what is left behind."""
+"""The whole story on a small FLUX-shaped model: what is written, kept and left behind."""
 
 from __future__ import annotations
 
@@ -213,9 +213,7 @@ def test_cancelling_leaves_nothing_behind(source: Path, tmp_path: Path) -> None:
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        convert(
-            prepare(open_source(source), (), Request(scheme="fp8")), tmp_path / "o.st", stop
-        )
+        convert(prepare(open_source(source), (), Request(scheme="fp8")), tmp_path / "o.st", stop)
     assert leftovers(tmp_path) == []
 
 

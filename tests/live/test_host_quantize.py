@@ -115,3 +115,24 @@ def test_a_damaged_layer_stays_in_full_precision_with_a_warning(facts: Facts) ->
 
 def test_an_interrupt_ends_the_node(facts: Facts) -> None:
     assert one(facts, "interrupt")["raised"] == "InterruptProcessingException"
+
+
+@pytest.mark.parametrize("scheme", CORE)
+def test_a_forced_backend_changes_who_multiplies_and_nothing_else(
+    facts: Facts, scheme: str
+) -> None:
+    line = one(facts, "forced", scheme)
+    assert len(line["layouts"]) == 1 and line["layouts"][0].startswith("FuseQuant")
+    assert line["bits"]
+    assert line["stock"] < 1e-6
+    assert line["difference"] < 0.05
+
+
+def test_a_backend_that_is_missing_is_refused_or_told(facts: Facts) -> None:
+    assert one(facts, "no backend")["kind"] == "backend-unavailable"
+    assert len(one(facts, "implied")["warnings"]) == 1
+
+
+@pytest.mark.parametrize("scheme", ("int8", *OWN))
+def test_a_compiled_block_gives_the_same_numbers(facts: Facts, scheme: str) -> None:
+    assert one(facts, "compiled", scheme)["equal"]

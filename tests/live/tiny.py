@@ -77,7 +77,7 @@ def write(
     path: Path, shapes: Shapes, seed: int, dtype: torch.dtype,
     others: Mapping[str, torch.Tensor] | None = None,
 ) -> Path:  # fmt: skip
-    """Names and shapes -> a safetensors file of seeded random numbers, `others` added or instead."""
+    """Names and shapes -> a safetensors file of random numbers, `others` added or instead."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: _tensor(name, shape, seed, dtype) for name, shape in shapes.items()}
     tensors |= others or {}

@@ -41,6 +41,8 @@ def run(model: str, lora: str, folder: str) -> Iterator[dict[str, Any]]:
         yield from _lora(h, source, lora, folder)
         yield from _again(h, source, lora)
         yield from _refusals(h, source)
+        yield from _backends(h, source, folder)
+    yield from _compiled(source)
     yield {"fact": "upstream", "output": torch.equal(h.output(source), reference),
            "bits": h.same(h.state(source), bits)}  # fmt: skip
     after = h.host_objects()
@@ -165,3 +167,53 @@ def _refusals(h: Any, source: Any) -> Iterator[dict[str, Any]]:
         yield {"fact": "interrupt", "raised": None}
     except comfy.model_management.InterruptProcessingException as stopped:
         yield {"fact": "interrupt", "raised": type(stopped).__name__}
+
+
+def _backends(h: Any, source: Any, folder: str) -> Iterator[dict[str, Any]]:
+    """A forced backend runs every layer through our layouts; the file stays the host's own."""
+    import comfy.sd
+
+    for scheme in CORE:
+        plain, forced = (
+            _quantize(source, scheme)[0],
+            _quantize(source, scheme, backend="reference")[0],
+        )
+        path = f"{folder}/forced.safetensors"
+        comfy.sd.save_checkpoint(path, forced)
+        again = comfy.sd.load_diffusion_model(path)
+        layouts = {str(module.weight._layout_cls) for module in forced.model.modules()
+                   if hasattr(getattr(module, "weight", None), "_layout_cls")}  # fmt: skip
+        yield {
+            "fact": "forced", "scheme": scheme, "layouts": sorted(layouts),
+            "bits": h.same(h.state(forced), h.state(plain)),
+            "difference": h.error(h.output(forced), h.output(plain)),
+            "stock": h.error(h.output(again), h.output(plain)),
+        }  # fmt: skip
+    _, report = _quantize(source, "fp8-sgl")
+    yield {"fact": "implied", "warnings": report.warnings}
+    try:
+        _quantize(source, "int8", backend="nobody")
+        yield {"fact": "no backend", "kind": None}
+    except _refused() as refused:
+        yield {"fact": "no backend", "kind": refused.kind}
+
+
+def _refused() -> type[Exception]:
+    from fusequant.engine.errors import Refused
+
+    return Refused
+
+
+def _compiled(source: Any) -> Iterator[dict[str, Any]]:
+    """A compiled block gives the same numbers without a graph break."""
+    for scheme in ("int8", *OWN):
+        made, _ = _quantize(source, scheme)
+        block = made.model.diffusion_model.double_blocks[0].img_mlp
+        x = torch.randn(4, 256, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            compiled = torch.compile(block, backend="aot_eager", fullgraph=scheme != "int8")
+            yield {
+                "fact": "compiled",
+                "scheme": scheme,
+                "equal": torch.equal(compiled(x), block(x)),
+            }

@@ -1,0 +1,116 @@
+"""A scheme's linear and dequantize as torch operators, which a compiler does not look into.
+
+Choosing a backend reads tables and sometimes numbers; a compiler that followed it would break its
+graph there. The operators are made once a process, also when two copies of the pack are loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
+
+import torch
+
+from ..engine.rows import all_schemes
+from ..kernels.registry import use_backend
+
+LINEAR, DEQUANTIZE = "fusequant::scheme_linear", "fusequant::scheme_dequantize"
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_BESIDE = ("scale", "zeros", "input_scale")
+_TENSORS = "Tensor codes, Tensor scale, Tensor? zeros, Tensor? input_scale"
+
+
+def _tensors(codes: torch.Tensor, beside: tuple[Any, ...]) -> dict[str, torch.Tensor]:
+    named = zip(_BESIDE, beside, strict=True)
+    return {"weight": codes, **{role: tensor for role, tensor in named if tensor is not None}}
+
+
+def _forced(backend: str) -> AbstractContextManager[None]:
+    return use_backend(backend) if backend else nullcontext()
+
+
+def _linear(
+    x: torch.Tensor, bias: torch.Tensor | None, codes: torch.Tensor, scale: torch.Tensor,
+    zeros: torch.Tensor | None, input_scale: torch.Tensor | None,
+    scheme: str, settings: str, backend: str,
+) -> torch.Tensor:  # fmt: skip
+    """(..., K) -> (..., N), a tensor of its own."""
+    with _forced(backend):
+        tensors = _tensors(codes, (scale, zeros, input_scale))
+        return all_schemes()[scheme].linear(x, tensors, json.loads(settings), bias).contiguous()
+
+
+def _linear_shape(x: torch.Tensor, bias: Any, codes: torch.Tensor, *_: Any) -> torch.Tensor:
+    return x.new_empty((*x.shape[:-1], codes.shape[0]))
+
+
+def _dequantize(
+    codes: torch.Tensor, scale: torch.Tensor, zeros: torch.Tensor | None,
+    input_scale: torch.Tensor | None, scheme: str, settings: str, inputs: int, dtype: int,
+) -> torch.Tensor:  # fmt: skip
+    """-> (N, K) in DTYPES[dtype], a tensor of its own."""
+    tensors = _tensors(codes, (scale, zeros, None))
+    weight = all_schemes()[scheme].dequantize(tensors, json.loads(settings))
+    return weight.to(DTYPES[dtype]).contiguous()
+
+
+def _dequantize_shape(
+    codes: torch.Tensor, scale: Any, zeros: Any, input_scale: Any,
+    scheme: str, settings: str, inputs: int, dtype: int,
+) -> torch.Tensor:  # fmt: skip
+    return codes.new_empty((codes.shape[0], inputs), dtype=DTYPES[dtype])
+
+
+@cache
+def _operators() -> tuple[Any, Any]:
+    """(linear, dequantize), defined now or by the copy of the pack that was loaded first."""
+    facts = "str scheme, str settings"
+    defined = (
+        (LINEAR, _linear, _linear_shape,
+         f"(Tensor x, Tensor? bias, {_TENSORS}, {facts}, str backend) -> Tensor"),
+        (DEQUANTIZE, _dequantize, _dequantize_shape,
+         f"({_TENSORS}, {facts}, int inputs, int dtype) -> Tensor"),
+    )  # fmt: skip
+    found = []
+    for name, run, shape, schema in defined:
+        space, short = name.split("::")
+        if not hasattr(getattr(torch.ops, space), short):
+            made = torch.library.custom_op(name, run, mutates_args=(), schema=schema)
+            made.register_fake(shape)
+        found.append(getattr(getattr(torch.ops, space), short))
+    return found[0], found[1]
+
+
+@cache
+def spelled(settings: tuple[tuple[str, object], ...]) -> str:
+    """Settings as the text that an operator takes."""
+    return json.dumps(dict(settings))
+
+
+def linear(
+    scheme: str, x: torch.Tensor, tensors: Mapping[str, torch.Tensor],
+    settings: tuple[tuple[str, object], ...], bias: torch.Tensor | None, backend: str | None,
+) -> torch.Tensor:  # fmt: skip
+    """y = x W.T + bias as the scheme means it, on the backend asked for or the first that can."""
+    beside = (tensors.get(role) for role in _BESIDE)
+    run = _operators()[0]
+    result: torch.Tensor = run(
+        x, bias, tensors["weight"], *beside, scheme, spelled(settings), backend or ""
+    )
+    return result
+
+
+def dequantize(
+    scheme: str, tensors: Mapping[str, torch.Tensor], settings: tuple[tuple[str, object], ...],
+    inputs: int, dtype: torch.dtype,
+) -> torch.Tensor:  # fmt: skip
+    """(N, `inputs`) in `dtype`, computed in float32 and rounded once."""
+    beside = (tensors.get(role) for role in _BESIDE)
+    exact = dtype if dtype in DTYPES else torch.float32
+    weight: torch.Tensor = _operators()[1](
+        tensors["weight"], *beside, scheme, spelled(settings), inputs, DTYPES.index(exact)
+    )
+    return weight.to(dtype)
