@@ -16,8 +16,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# mypy looks for the package by its name: the repository root is linked to under it
 types: $(READY)
-	$(BIN)/mypy
+	mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/fusequant
+	MYPYPATH=$(VENV)/types $(BIN)/mypy
 
 unit: $(READY)
 	$(BIN)/python -m pytest -m "not live and not gpu"

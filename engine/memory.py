@@ -8,7 +8,7 @@ from .fuse.lora import Fused
 from .outputs import Output
 from .rows import all_schemes, row_elements
 
-CHUNK_ELEMENTS = 1 << 18  # float32 of it fits a core's cache
+CHUNK_ELEMENTS = 1 << 19  # float32 of it about fits a core's cache; measured
 # of one chunk at once: float32 rows, their rotated or scaled copy, codes, codes on the way out
 COPIES_OF_A_CHUNK = 5
 # of one LoRA tensor at once: float32 of it and a transposed or scaled copy

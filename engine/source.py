@@ -13,12 +13,30 @@ if TYPE_CHECKING:
 
 
 class Source(Protocol):
-    """What every reader in `files/` hands out. Everything but `tensor` works without torch."""
+    """What every reader in `files/` hands out. Everything but `tensor` works without torch.
 
-    path: Path
-    kind: str  # "safetensors", "sharded", "pth"
-    tensors: Mapping[str, TensorSpec]
-    metadata: Mapping[str, str]
+    `kind` is "safetensors", "sharded", "pth" or, for a header without numbers, "spec".
+    """
+
+    @property
+    def path(self) -> Path:
+        """The file or folder."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """What sort of container it is."""
+        ...
+
+    @property
+    def tensors(self) -> Mapping[str, TensorSpec]:
+        """Every stored tensor by name."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The header's own words."""
+        ...
 
     def read_bytes(self, name: str, at: int = 0, size: int | None = None) -> bytes:
         """Raw bytes of a tensor: a small one whole (markers, scalars), a big one sampled."""

@@ -6,8 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..engine.errors import Refused
-from ..engine.scheme_names import resolve, schemes
+from ..engine.scheme_names import schemes
 
 FIRST = ("auto", "8-bit", "4-bit", "none")
 TIP = (
@@ -18,8 +17,13 @@ TIP = (
 
 
 def scheme_names(before: tuple[str, ...] = ()) -> list[str]:
-    """What the drop-down lists: the easy choices first, then every scheme by name."""
-    return [*before, *FIRST, *(name for name in schemes() if name not in FIRST)]
+    """The drop-down: the easy choices, every scheme, then names that mean a backend too."""
+    found = schemes()
+    exact = [name for name in found if name not in FIRST]
+    named = sorted(
+        alias for scheme in found.values() for alias, backend in scheme.aliases.items() if backend
+    )
+    return [*before, *FIRST, *exact, *named]
 
 
 def scheme_input(before: tuple[str, ...] = (), tooltip: str = TIP) -> Any:
@@ -34,12 +38,8 @@ def chosen(scheme: Any) -> str:
 
 
 def check(scheme: Any, before: tuple[str, ...] = ()) -> bool | str:
-    """True, or what to say to the user: also names such as fp8-sgl are taken."""
-    name = chosen(scheme)
-    if scheme is None or name in scheme_names(before):
+    """True, or what to say to the user. ComfyUI gives an option that it does not know as None."""
+    if scheme is not None and chosen(scheme) in scheme_names(before):
         return True
-    try:
-        resolve(name)
-    except Refused as refused:
-        return str(refused)
-    return True
+    listed = ", ".join(scheme_names(before))
+    return f"unknown-scheme: found none of the choices; expected one of {listed}; pick one of these"

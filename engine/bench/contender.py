@@ -59,7 +59,7 @@ def kitchen_loop(scheme: str, source: Path, target: Path) -> Callable[[], dict[s
     prepared.close()
     format_id, options = KITCHEN[scheme]
     layout = TensorCoreFP8Layout if format_id == "float8_e4m3fn" else TensorWiseINT8Layout
-    config = {"format": format_id}
+    config: dict[str, object] = {"format": format_id}
     if "convrot" in options:
         config |= {"convrot": True, "convrot_groupsize": 256}
     marker = torch.tensor(list(json.dumps(config).encode()), dtype=torch.uint8)
