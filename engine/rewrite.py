@@ -9,8 +9,8 @@ from .model import recognise
 from .pipeline import Prepared, Request, lay_out
 from .plan import Choice
 from .read import read
-from .repairable import mend_layer
 from .recipe import METADATA_KEY, recipe_of
+from .repairable import mend_layer
 from .source import Source
 from .tensors import FLOATS, FP8
 
@@ -23,7 +23,9 @@ def prepare_dequant(source: Source, dtype: str = "F32") -> Prepared:
         return Choice(layer, "none", dtype if floating else layer.dtype, "dequantized")
 
     contents = read(source)
-    own_names = replace(recognise(contents), layers=contents.layers, others=(), unused=(), prefix="")
+    own_names = replace(
+        recognise(contents), layers=contents.layers, others=(), unused=(), prefix=""
+    )
     recipe = recipe_of(source, "none", dtype=dtype)
     metadata = {"format": "pt", METADATA_KEY: recipe.to_json()}
     request = Request(scheme="none", dtype=dtype)

@@ -1,4 +1,4 @@
-"""Files that `convert` writes, opened by stock ComfyUI: the same weights as `dequant` says, to the bit."""
+"""Files of `convert`, opened by stock ComfyUI: the weights of `dequant`, bit for bit."""
 
 from __future__ import annotations
 
