@@ -13,8 +13,8 @@ CHUNK_ELEMENTS = 1 << 19  # float32 of it about fits a core's cache; measured
 COPIES_OF_A_CHUNK = 5
 # of one LoRA tensor at once: float32 of it and a transposed or scaled copy
 COPIES_OF_AN_ADAPTER = 2
-ALLOCATOR_BYTES = 56 << 20  # what the C library keeps of a worker's freed chunks, measured
-FIXED_BYTES = 64 << 20  # header, plan, thread stacks
+ALLOCATOR_BYTES = 16 << 20  # what the C library keeps of a worker's freed chunks, measured
+FIXED_BYTES = 24 << 20  # header, plan, thread stacks
 
 
 def _working_bytes(output: Output, fused: Fused) -> int:

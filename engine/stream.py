@@ -11,7 +11,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,11 +20,12 @@ import torch
 from ..kernels import ops
 from .errors import Refused
 from .files.writer import Writer
+from .gather import Gathered
 from .layer import Layer
 from .memory import CHUNK_ELEMENTS
 from .outputs import Output
 from .rows import RowReader, all_schemes, plain_rows, row_count, row_elements, rows_of
-from .scheme import Scheme, Tensor
+from .scheme import Tensor
 from .source import Source
 from .tensors import TensorSpec, torch_dtype
 
@@ -134,8 +135,10 @@ class Stream:
             self._prefetch(job)
         following = dict(zip(map(id, queue), queue[workers:], strict=False))
         with ThreadPoolExecutor(workers, thread_name_prefix="fusequant") as pool:
-            futures = [pool.submit(self._guarded, job, following.get(id(job))) for job in queue]
+            futures: list[Future[None]] = []
             try:
+                for job in queue:
+                    futures.append(pool.submit(self._guarded, job, following.get(id(job))))
                 wait(futures, return_when=FIRST_EXCEPTION)
             except BaseException:  # Ctrl-C while waiting: let the workers go before passing it on
                 self._stop.set()
@@ -143,12 +146,10 @@ class Stream:
             finally:
                 for future in futures:
                     future.cancel()
-        errors = [f.exception() for f in futures if not f.cancelled() and f.exception()]
-        for error in sorted(
-            errors, key=lambda e: isinstance(e, Cancelled)
-        ):  # the cause comes first
-            if error is not None:
-                raise error
+        found = [future.exception() for future in futures if not future.cancelled()]
+        errors = [error for error in found if error is not None]
+        if errors:  # workers that were stopped because of the cause say Cancelled
+            raise min(errors, key=lambda error: isinstance(error, Cancelled))
 
     def _guarded(self, job: Job, after: Job | None) -> None:
         if self._stop.is_set():
@@ -232,12 +233,15 @@ class Stream:
 
     def _largest(self, job: Job, rows: RowReader) -> torch.Tensor:
         """The largest magnitude of the whole weight, read once more before it is quantized."""
-        found = []
+        largest = 0.0
         for start, stop in job.spans():
             if self._stop.is_set():
                 raise Cancelled
-            found.append(ops.amax(job.chunk(rows, start, stop)))
-        return torch.stack(found).amax()
+            found = float(ops.amax(job.chunk(rows, start, stop)))
+            largest = found if math.isnan(found) else max(largest, found)
+            if not math.isfinite(largest):
+                break  # refused when it becomes the scale
+        return torch.tensor(largest, dtype=torch.float32, device=job.device)
 
     def _quantize(self, job: Job) -> None:
         scheme = all_schemes()[job.output.choice.scheme]
@@ -245,17 +249,16 @@ class Stream:
         amax = self._largest(job, rows) if isinstance(scheme.granularity, Tensor) else None
         weight = job.output.tensors["weight"]
         row_bytes = weight.size_bytes // layer.shape[0]
-        kept: dict[str, list[torch.Tensor]] = {}
+        gathered = Gathered(scheme, job.output.tensors)
         for start, stop in job.spans(scheme.row_step):
             chunk = job.chunk(rows, start, stop).to(job.device)
             pieces = scheme.quantize(chunk, amax, job.output.choice.dtype)
             self._put(weight, pieces.pop("weight"), start * row_bytes)
             self._refuse_non_finite(layer, pieces)
-            for role, piece in pieces.items():
-                kept.setdefault(role, []).append(piece.cpu())
+            gathered.add(pieces)
             self._advance(job.source_bytes * (stop - start) // layer.shape[0])
-        for role, found in kept.items():
-            self._put(job.output.tensors[role], _stack(scheme, role, found))
+        for role, piece in gathered.tensors.items():
+            self._put(job.output.tensors[role], piece)
 
     @staticmethod
     def _refuse_non_finite(layer: Layer, pieces: Mapping[str, torch.Tensor]) -> None:
@@ -267,8 +270,3 @@ class Stream:
                 fix="the file (or a LoRA fused into it) is damaged: download it again",
                 layer=layer.name,
             )
-
-
-def _stack(scheme: Scheme, role: str, found: Sequence[torch.Tensor]) -> torch.Tensor:
-    axis = scheme.row_axis.get(role)
-    return found[0] if axis is None else torch.cat(list(found), axis)
