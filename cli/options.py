@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,22 +40,39 @@ def dtype_argument(text: str) -> str:
     return SPELLINGS[text.lower()]
 
 
+def size_argument(text: str) -> float:
+    """A size in GiB: a finite number above 0."""
+    size = float(text)
+    if not 0 < size < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no size: give GiB above 0, such as 8")
+    return size
+
+
+def count_argument(text: str) -> int:
+    """How often: at least 1."""
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too few: give 1 or more")
+    return count
+
+
 def device_argument(text: str) -> str:
-    """A device that torch has here."""
+    """A device that torch has here, with or without its number: `cpu`, `cuda`, `cuda:1`."""
     import torch
 
-    kind = text.split(":")[0]
     here = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "xpu": hasattr(torch, "xpu") and torch.xpu.is_available(),
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
     }
-    if not here.get(kind, False):
+    here["xpu"] = torch.xpu.device_count() if hasattr(torch, "xpu") else 0
+    kind, _, number = text.partition(":")
+    index = int(number) if number.isdecimal() else 0
+    if index >= here.get(kind, 0) or text not in (kind, f"{kind}:{index}"):
         raise Refused(
             "no-such-device",
             found=text,
-            expected=" or ".join(name for name, there in here.items() if there),
+            expected=" or ".join(name for name, count in here.items() if count),
             fix="leave --device out to compute on the CPU",
         )
     return text
@@ -109,11 +127,19 @@ def prepare_from(args: argparse.Namespace) -> Prepared:
     from ..engine.pipeline import Request, prepare
     from ..engine.scheme_names import resolve
 
-    scheme = "auto" if args.scheme == "auto" else resolve(args.scheme)[0]
+    device = device_argument(args.device)
     request = Request(
-        scheme=scheme,
+        scheme="auto" if args.scheme == "auto" else resolve(args.scheme)[0],
         keep=tuple(args.keep),
         dtype=dtype_argument(args.dtype) if args.dtype else None,
-        device=device_argument(args.device),
+        device=device,
+        capability=_capability(device),
     )
     return prepare(source, loras, request)
+
+
+def _capability(device: str) -> tuple[int, int] | None:
+    """What `auto` chooses by on a CUDA device."""
+    import torch
+
+    return torch.cuda.get_device_capability(device) if device.startswith("cuda") else None

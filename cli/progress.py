@@ -5,12 +5,17 @@ from __future__ import annotations
 import sys
 import time
 
+from . import interrupts
+
 _EVERY_S = 0.1
 _WIDTH = 28
 
 
 class Bar:
-    """Call it with (done, total) bytes from any thread; it draws at most ten times a second."""
+    """Call it with (done, total) bytes from any thread; it draws at most ten times a second.
+
+    Where the user asked to stop, the call raises KeyboardInterrupt.
+    """
 
     def __init__(self, label: str, *, quiet: bool = False) -> None:
         self._label = label
@@ -19,6 +24,7 @@ class Bar:
         self._last = 0.0
 
     def __call__(self, done: int, total: int) -> None:
+        interrupts.check()
         now = time.monotonic()
         if not self._shown or (now - self._last < _EVERY_S and done < total):
             return

@@ -14,7 +14,7 @@ from .model import Model, recognise
 from .problem import Problem
 from .problem_kinds import KINDS, tell
 from .read import examine, formats
-from .repairable import CORE, HOMES, LATER
+from .repairable import CORE, LATER, homes
 from .source import Source
 from .tensors import FLOATS
 
@@ -114,16 +114,17 @@ def size_bytes(source: Source) -> int:
 
 def storage_problems(contents: Contents, model: Model) -> list[Problem]:
     """Schemes that stock ComfyUI 0.33 has no format or no loader for, each told once."""
-    counts = Counter(layer.scheme for layer in contents.layers if layer.scheme in HOMES)
+    known = homes()
+    counts = Counter(layer.scheme for layer in contents.layers if layer.scheme in known)
     if counts and model.family.kind == "vision":
         return [tell("vision-quantized", f"{sum(counts.values())} quantized layers")]
     return [
         tell(
-            "needs-newer-core" if HOMES[scheme].opened_by == LATER else "no-core-format",
-            f"{count} layers in {scheme} ({HOMES[scheme].format_id})",
+            "needs-newer-core" if known[scheme].opened_by == LATER else "no-core-format",
+            f"{count} layers in {scheme} ({known[scheme].format_id})",
         )
         for scheme, count in counts.items()
-        if HOMES[scheme].opened_by != CORE
+        if known[scheme].opened_by != CORE
     ]
 
 

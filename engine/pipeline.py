@@ -16,6 +16,7 @@ from .auto import auto_scheme
 from .choose import choose
 from .files.writer import Writer, size_of
 from .fuse.lora import Fused, LoraFile, match
+from .layer import Layer
 from .memory import predicted_peak_bytes
 from .model import Model, recognise
 from .outputs import Output, output_of, specs_of
@@ -23,6 +24,7 @@ from .place.budget import Placement, place
 from .plan import Choice, Plan
 from .read import read
 from .recipe import METADATA_KEY, recipe_of
+from .repairable import mend_layer, plain_codes
 from .source import Source
 from .stream import Job, Progress, Stream, single_threaded_torch, worker_count
 
@@ -81,7 +83,7 @@ def prepare(
     recipe = recipe_of(
         source,
         request.scheme,
-        [(lora.source, lora.strength) for lora in loras],
+        [(lora.source, lora.strength, lora.rslora) for lora in loras],
         request.keep,
         request.dtype,
     )
@@ -100,10 +102,10 @@ def lay_out(
 ) -> Prepared:
     """Choices in, the tensors of the new file and its exact size out.
 
-    What else is in a full checkpoint (VAE, text encoder) is written as it is.
+    What else is in a full checkpoint (VAE, text encoder) keeps its numbers and its codes.
     """
     fused = fused or Fused()
-    beside = [Choice(x, "none", x.dtype, "not part of the model") for x in model.others]
+    beside = [_beside(layer) for layer in model.others]
     outputs = (
         *(output_of(c, c.layer.key in fused.changes, model.written_prefix) for c in choices),
         *(output_of(c, touched=False) for c in beside),
@@ -118,6 +120,12 @@ def lay_out(
         warnings=tuple(_warnings(outputs, fused, model)),
     )
     return Prepared(source, request, outputs, metadata, plan, fused=fused)
+
+
+def _beside(layer: Layer) -> Choice:
+    """A layer outside the model: as it is stored; what no format holds becomes floating point."""
+    mended = mend_layer(plain_codes(layer)).choice
+    return replace(mended, why="not part of the model")
 
 
 def _warnings(outputs: Sequence[Output], fused: Fused, model: Model) -> list[str]:

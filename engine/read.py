@@ -39,17 +39,19 @@ def recognise_format(source: Source) -> Format:
     raise Refused(
         "format-unknown",
         found=summary(source),
-        expected=f"one of {', '.join(form.title for form in formats().values())}",
-        fix="convert from the unquantized checkpoint instead",
+        expected="16 or 32-bit weights, or float8 and int8 codes with their scales",
+        fix="if those tensors are no weights, save the file again without them; else convert "
+        "from the unquantized checkpoint",
     )
 
 
 def summary(source: Source) -> str:
-    """The dtypes and the first names of a source, in one line."""
+    """How many tensors of each dtype a source has, and the names of the rarest, in one line."""
     counts = Counter(spec.dtype for spec in source.tensors.values())
-    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in counts.most_common(5))
-    names = ", ".join(list(source.tensors)[:3])
-    return f"tensors {dtypes}, named {names}"
+    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in counts.most_common())
+    rare = sorted(source.tensors.values(), key=lambda spec: counts[spec.dtype])[:3]
+    names = ", ".join(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in rare)
+    return f"{dtypes} tensors, among them {names}"
 
 
 def examine(source: Source) -> Contents:

@@ -33,15 +33,24 @@ def fingerprint(source: Source) -> str:
 
 @dataclass(frozen=True)
 class FusedLora:
-    """One LoRA as it went in: which numbers and how strong."""
+    """One LoRA as it went in: which numbers, how strong, and whether alpha is over sqrt(rank)."""
 
     fingerprint: str
     strength: float
+    rslora: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """Its entry in the header."""
+        facts: dict[str, object] = {"file": self.fingerprint, "strength": self.strength}
+        return facts | ({"rslora": True} if self.rslora else {})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the bytes of a converted file; equal recipes give equal files."""
+    """Everything that decides the bytes of a converted file, its sources by their fingerprints.
+
+    Two sources that differ only between the sampled numbers have one fingerprint.
+    """
 
     source: str
     scheme: str
@@ -55,7 +64,7 @@ class Recipe:
             "version": self.version,
             "source": self.source,
             "scheme": self.scheme,
-            "loras": [{"file": x.fingerprint, "strength": x.strength} for x in self.loras],
+            "loras": [lora.to_json() for lora in self.loras],
             "keep": list(self.keep),
             "dtype": self.dtype,
         }
@@ -65,15 +74,15 @@ class Recipe:
 def recipe_of(
     source: Source,
     scheme: str,
-    loras: Sequence[tuple[Source, float]] = (),
+    loras: Sequence[tuple[Source, float, bool]] = (),
     keep: Sequence[str] = (),
     dtype: str | None = None,
 ) -> Recipe:
-    """The recipe of a conversion, from opened files."""
+    """The recipe of a conversion, from opened files; `loras`: (source, strength, rslora)."""
     return Recipe(
         source=fingerprint(source),
         scheme=scheme,
-        loras=tuple(FusedLora(fingerprint(lora), strength) for lora, strength in loras),
+        loras=tuple(FusedLora(fingerprint(lora), *how) for lora, *how in loras),
         keep=tuple(keep),
         dtype=dtype,
     )

@@ -8,35 +8,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
+from types import MappingProxyType
 
 from .format import Contents
 from .layer import Layer, Part
 from .plan import Choice
 from .problem import Problem
+from .scheme_names import schemes
 
 CORE, OURS, LATER = "ComfyUI 0.33", "FuseQuant's loaders", "ComfyUI 0.38 and FuseQuant's loaders"
+# who opens a scheme's format, by what the scheme says of core
+OPENED_BY = {"yes": CORE, "no: our loader": OURS, "0.38 and later, and our loader": LATER}
 
 
 @dataclass(frozen=True)
 class Home:
-    """Where the codes of a scheme can live: the format id, who opens it, its scale for (n, k)."""
+    """Where the codes of a scheme can live: the format id and who opens it."""
 
     format_id: str
     opened_by: str
-    scale: str  # "tensor", "row-flat", "row", "block128" or "group128"
 
 
-HOMES: Mapping[str, Home] = {
-    "fp8": Home("float8_e4m3fn", CORE, "tensor"),
-    "fp8_e5m2": Home("float8_e5m2", CORE, "tensor"),
-    "fp8_row": Home("float8_e4m3fn_rowwise", OURS, "row-flat"),
-    "fp8_block128": Home("float8_e4m3fn_blockwise", OURS, "block128"),
-    "int8": Home("int8_tensorwise", CORE, "row"),
-    "int8_convrot": Home("int8_tensorwise", CORE, "row"),
-    "int8_weight_only": Home("int8_tensorwise", CORE, "row"),
-    "int4_g128": Home("awq_w4a16", LATER, "group128"),
-}
-# what a mended file no longer has, whatever the layer
+@cache
+def homes() -> Mapping[str, Home]:
+    """{scheme: Home} of every scheme that has a format of its own."""
+    return MappingProxyType(
+        {
+            name: Home(scheme.format_id, OPENED_BY[scheme.core_reads])
+            for name, scheme in schemes().items()
+            if scheme.format_id is not None
+        }
+    )
+
+
+BARE = {"fp8": "F8_E4M3", "fp8_e5m2": "F8_E5M2"}  # schemes that may lack a scale: their codes
+# what a mended file still has
 LASTING = frozenset(
     ("scale-zero", "scale-negative", "small-layer-quantized", "maybe-rotated", "not-finite")
 )
@@ -78,15 +85,13 @@ class Mend:
         return all(mended.action in ("keep", "respell") for mended in self.layers)
 
 
-def scale_shape(spread: str, n: int, k: int) -> tuple[int, ...]:
-    """The shape of a float32 scale of a weight (n, k) as the format has it on disk."""
-    return {
-        "tensor": (),
-        "row-flat": (n,),
-        "row": (n, 1),
-        "block128": (-(-n // 128), -(-k // 128)),
-        "group128": (k // 128, n),
-    }[spread]
+def plain_codes(layer: Layer) -> Layer:
+    """A layer whose float8 codes have no scale, as the plain float8 numbers that they also are."""
+    part = layer.parts[0]
+    dtype = BARE.get(layer.scheme)
+    if dtype is None or len(layer.parts) > 1 or set(part.tensors) != {"weight"}:
+        return layer
+    return replace(layer, dtype=dtype, parts=(replace(part, scheme="none", settings={}),))
 
 
 def mend_layer(layer: Layer) -> Mended:
@@ -101,15 +106,14 @@ def mend_layer(layer: Layer) -> Mended:
     if len(layer.parts) > 1 or part.rows is not None:
         why = "it is put together from several stored weights"
         return Mended(layer, "requantize", layer.scheme, why)
-    home = HOMES[layer.scheme]
-    n, k = layer.shape
+    home = homes()[layer.scheme]
     return Mended(
         layer,
         "respell",
         layer.scheme,
         f"the same codes under {home.format_id}",
         home.format_id,
-        scale_shape(home.scale, n, k),
+        schemes()[layer.scheme].pieces(*layer.shape, layer.dtype)["scale"].shape,
         home.opened_by,
     )
 
@@ -117,11 +121,11 @@ def mend_layer(layer: Layer) -> Mended:
 def mend(contents: Contents) -> Mend:
     """The decisions for every layer, from headers alone."""
     layers = tuple(mend_layer(layer) for layer in contents.layers)
-    homes = {mended.opened_by for mended in layers}
+    opened_by = {mended.opened_by for mended in layers}
     return Mend(
         layers,
         tuple(problem for problem in contents.problems if problem.kind in LASTING),
-        next((home for home in (OURS, LATER) if home in homes), CORE),
+        next((who for who in (OURS, LATER) if who in opened_by), CORE),
     )
 
 

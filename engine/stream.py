@@ -10,7 +10,7 @@ import ctypes
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -202,16 +202,16 @@ class Stream:
 
     @staticmethod
     def _refuse_overflow(layer: Layer, chunk: torch.Tensor, spec: TensorSpec) -> None:
-        """A number that does not fit float16 would turn to infinity without a word."""
-        wider = chunk.dtype in (torch.float32, torch.bfloat16)
-        if spec.dtype == "F16" and wider and chunk.numel() and float(ops.amax(chunk)) > 65504.0:
-            raise Refused(
-                "overflow",
-                found=f"a value of {float(ops.amax(chunk)):.4g}",
-                expected="at most 65504, the largest float16",
-                fix="write with --dtype bf16 or fp32",
-                layer=layer.name,
-            )
+        """A number that does not fit a narrower dtype would turn to infinity or NaN unsaid."""
+        wanted = torch_dtype(spec.dtype)
+        if not (chunk.is_floating_point() and wanted.is_floating_point and chunk.numel()):
+            return
+        top = torch.finfo(wanted).max
+        if torch.finfo(chunk.dtype).max <= top:
+            return
+        largest = float(ops.amax(chunk))
+        if largest > top:
+            raise _overflow(layer, largest, wanted)
 
     def _restate(self, job: Job) -> None:
         """Write the codes of the source unchanged; scales as float32 in the shape core reads."""
@@ -254,19 +254,35 @@ class Stream:
             chunk = job.chunk(rows, start, stop).to(job.device)
             pieces = scheme.quantize(chunk, amax, job.output.choice.dtype)
             self._put(weight, pieces.pop("weight"), start * row_bytes)
-            self._refuse_non_finite(layer, pieces)
+            self._refuse_non_finite(layer, chunk, pieces["scale"])
             gathered.add(pieces)
             self._advance(job.source_bytes * (stop - start) // layer.shape[0])
         for role, piece in gathered.tensors.items():
             self._put(job.output.tensors[role], piece)
 
     @staticmethod
-    def _refuse_non_finite(layer: Layer, pieces: Mapping[str, torch.Tensor]) -> None:
-        if not bool(torch.isfinite(pieces["scale"]).all()):
-            raise Refused(
-                "non-finite-weights",
-                found="NaN or infinity among the weights",
-                expected="finite numbers",
-                fix="the file (or a LoRA fused into it) is damaged: download it again",
-                layer=layer.name,
-            )
+    def _refuse_non_finite(layer: Layer, chunk: torch.Tensor, scale: torch.Tensor) -> None:
+        """A scale is as finite as its weights, or too large for the dtype that it is stored in."""
+        if bool(torch.isfinite(scale).all()):
+            return
+        largest = float(ops.amax(chunk))
+        if math.isfinite(largest) and scale.dtype != torch.float32:
+            raise _overflow(layer, largest, scale.dtype)
+        raise Refused(
+            "non-finite-weights",
+            found="NaN or infinity among the weights",
+            expected="finite numbers",
+            fix="the file (or a LoRA fused into it) is damaged: download it again",
+            layer=layer.name,
+        )
+
+
+def _overflow(layer: Layer, largest: float, dtype: torch.dtype) -> Refused:
+    """The refusal of a number that a narrower dtype cannot hold."""
+    return Refused(
+        "overflow",
+        found=f"a value of {largest:.4g}",
+        expected=f"no more than fits {str(dtype).removeprefix('torch.')}",
+        fix="write with --dtype bf16 or fp32; if a LoRA was fused, check its strength",
+        layer=layer.name,
+    )

@@ -6,7 +6,6 @@ from ..engine.errors import Refused
 from ..kernels.registry import backends, refusal
 from .report import Report
 
-# who multiplies is then the host's business, and the registry's in formats that the host lacks
 AUTO, KITCHEN = "auto", "kitchen"
 
 
@@ -21,14 +20,16 @@ def why_not(name: str) -> str | None:
 
 
 def forced_backend(asked: str | None, implied: str | None, report: Report) -> str | None:
-    """The backend that layers are forced to, or None: the host or the registry chooses.
+    """The backend that layers are forced to, `kitchen` for the host's layouts as they are, or None.
+
+    None: the host chooses for its own formats, the registry for ours.
 
     `asked` by the user is refused when it cannot run; one that is only `implied` by the name of a
     scheme (`fp8-sgl`) is left out with a warning: another backend gives the same numbers.
     """
+    if asked == KITCHEN:
+        return KITCHEN
     if asked not in (None, AUTO):
-        if asked == KITCHEN:
-            return None
         reason = why_not(str(asked))
         if reason is None:
             return asked

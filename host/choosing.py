@@ -29,8 +29,9 @@ class Chosen:
 def exact_scheme(name: str, device: torch.device) -> tuple[str, str | None]:
     """(scheme, backend or None) of what the user asked for; `auto` is answered for `device`."""
     if name == "auto":
+        hip = torch.version.hip is not None
         capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
-        return auto_scheme(device.type, capability)[0], None
+        return auto_scheme(device.type, capability, hip)[0], None
     return resolve(name)
 
 

@@ -26,6 +26,7 @@ from comfy_kitchen.tensor import (
 from ..engine.rows import all_schemes
 from ..engine.scheme import Scheme
 from . import opaque
+from .backends import KITCHEN
 from .quantize import quantize_weight
 
 log = logging.getLogger(__name__)
@@ -273,15 +274,23 @@ FORCED_FORMATS = {
 _HOST_FP8 = {"float8_e4m3fn": "fp8", "float8_e5m2": "fp8_e5m2"}
 
 
-def own_format(facts: Mapping[str, object], backend: str | None) -> OwnFormat | None:
-    """The layout of ours for a layer whose JSON says `facts`; None where the host's is used."""
+def own_format(
+    facts: Mapping[str, object], backend: str | None, plain_input: bool = False
+) -> OwnFormat | None:
+    """The layout of ours for a layer whose JSON says `facts`; None where the host's is used.
+
+    A forced backend takes ours, and so does `plain_input`: activations are to stay as they are and
+    this host would quantize them all the same.
+    """
     name = str(facts.get("format"))
-    if name in OWN_FORMATS or backend is None:
-        return OWN_FORMATS.get(name)
+    if name in OWN_FORMATS:
+        return OWN_FORMATS[name]
+    if backend == KITCHEN or (backend is None and not plain_input):
+        return None
     if name == "int8_tensorwise":
         full = "int8_weight_only" if facts.get("full_precision_matrix_mult") else "int8"
         return FORCED_FORMATS["int8_convrot" if facts.get("convrot") else full]
-    return FORCED_FORMATS.get(_HOST_FP8.get(name, ""))
+    return None if backend is None else FORCED_FORMATS.get(_HOST_FP8.get(name, ""))
 
 
 def registered(name: str) -> type[QuantizedLayout] | None:

@@ -29,7 +29,8 @@ from ..engine.read import formats, read
 from ..engine.rows import row_count, rows_of
 from ..engine.source import Source
 from ..engine.tensors import torch_dtype
-from .backends import forced_backend
+from . import devices, order
+from .backends import KITCHEN, forced_backend
 from .choosing import exact_scheme
 from .model import keep_in_memory, quantizing_device
 from .ops import compute_dtype_of, quantized_operations
@@ -51,20 +52,20 @@ def load_diffusion_model(
     request = Request(scheme or AS_STORED, backend, tuple(keep), on_failure)
     report = Report(f"Load {Path(path).name}: {request.scheme}")
     if request.scheme != AS_STORED:
-        return _load_quantizing(str(path), request, report), report
+        return order.watched(_load_quantizing(str(path), request, report)), report
     backend = forced_backend(backend, None, report)
     init = stored_init(str(path), backend)
     if init[0] is comfy.sd.load_diffusion_model:
         report.notes.append("read by ComfyUI's own loader, as stored")
-        return build(init), report
-    return _load_stored(str(path), backend, report), report
+        return order.watched(build(init)), report
+    return order.watched(_load_stored(str(path), backend, report)), report
 
 
 def stored_init(path: str, backend: str | None = None) -> Init:
     """The factory that loads a file as it is: the host's own where it gets every number right."""
     source = open_source(path)
     try:
-        if backend is None and host_reads(source):
+        if backend in (None, KITCHEN) and host_reads(source):
             return (comfy.sd.load_diffusion_model, (path, {}))
         return (reload, (path, backend))
     finally:
@@ -74,6 +75,8 @@ def stored_init(path: str, backend: str | None = None) -> Init:
 def host_reads(source: Source) -> bool:
     """Whether the host's own loader opens a source with the right numbers."""
     found = inspect.report(source)
+    if not devices.host_computes(found.layers, comfy.model_management.get_torch_device()):
+        return False
     if found.family == UNKNOWN:  # the host knows more families than we do
         return source.kind == "safetensors" and formats()[found.dialect].core_reads
     return any(node.startswith("Load ") for node in found.loads_in)
@@ -93,10 +96,15 @@ def requantize(recipe: Recipe, disable_dynamic: bool = False) -> Any:
 def _load_stored(
     path: str, backend: str | None, report: Report, disable_dynamic: bool = False
 ) -> Any:
-    source, model = _opened(path, report)
-    made = translate(model.layers, source)
+    source, model = opened(path, report)
+    device, schemes = comfy.model_management.get_torch_device(), {x.scheme for x in model.layers}
+    unholdable = devices.unholdable(schemes, device)
+    if unholdable:
+        report.warn(f"{', '.join(unholdable)} cannot be on {device.type}: dequantized on the CPU")
+    backend = devices.stored_backend(schemes, device, backend)
+    made = translate(model.layers, source, plain=bool(unholdable))
     patcher, _ = _build(model, made.state, backend, None, disable_dynamic)
-    _tell_translation(made, report)
+    tell_translation(made, report)
     patcher.cached_patcher_init = (reload, (path, backend))
     return patcher
 
@@ -106,10 +114,11 @@ def _load_quantizing(
 ) -> Any:
     """Load with each chosen layer quantized as the host comes to it."""
     started = time.perf_counter()
-    source, model = _opened(path, report)
+    source, model = opened(path, report)
     device = comfy.model_management.get_torch_device()
     scheme, backend = exact_scheme(request.scheme, device)
     backend = forced_backend(request.backend, backend, report)
+    backend = devices.running(scheme, device, backend, report)
     request = replace(request, scheme=scheme, backend=backend)
     choices = {x.layer.name: x for x in choose(model, scheme, keep=request.keep)}
     for choice in choices.values():
@@ -121,7 +130,7 @@ def _load_quantizing(
                     device, request, report)  # fmt: skip
     patcher, dtype = _build(model, made.state, request.backend, run, disable_dynamic)
     run.finish()
-    _tell_twice(run.choices, report)
+    tell_twice(run.choices, report)
     report.seconds = time.perf_counter() - started
     keep_in_memory(patcher)
     stored = stored_init(path)
@@ -143,10 +152,11 @@ class Streaming:
 
     def rewrite(self, state: State, prefix: str) -> None:
         """Put the quantized tensors of one layer in the place of its weight."""
-        name = prefix.removesuffix(".")
-        choice, weight = self.choices.get(name), state.get(f"{prefix}weight")
+        weight = state.get(f"{prefix}weight")
+        choice = None if weight is None else self.choice_of(prefix.removesuffix("."), weight)
         if choice is None or weight is None or self._source is None:
             return
+        name = choice.layer.name
         self._progress(len(self._done), len(self.choices))
         if weight.is_meta:
             weight = rows_of(choice.layer, self._source)(0, row_count(choice.layer))
@@ -165,6 +175,10 @@ class Streaming:
         self._report.bytes_before += choice.layer.elements * 2
         self._report.bytes_after += sum(tensor.nbytes for tensor in made.values())
 
+    def choice_of(self, name: str, weight: torch.Tensor) -> Choice | None:
+        """The choice for the host's layer `name`, which is about to take `weight`."""
+        return self.choices.get(name)
+
     def finish(self) -> None:
         """Let go of the source; name the layers that the host never asked for."""
         self._source = None
@@ -173,7 +187,8 @@ class Streaming:
             self._report.keep(name, "ComfyUI's model has no such layer")
 
 
-def _opened(path: str, report: Report) -> tuple[Source, Model]:
+def opened(path: str, report: Report) -> tuple[Source, Model]:
+    """The source and the model of a checkpoint; its dialect and its faults go into the report."""
     source = open_source(path)
     contents = read(source)
     model = recognise(contents)
@@ -197,6 +212,8 @@ def _build(
     )
     if patcher is None:
         raise _unknown(model)
+    if compute_dtype_of(patcher) != dtype and device.type == "mps":
+        patcher.set_model_compute_dtype(dtype)
     if compute_dtype_of(patcher) != dtype:
         raise Refused(
             "compute-dtype",
@@ -236,11 +253,13 @@ def _dtypes(
     )
     if dtype == torch.float32 and model.dtype in NARROW:
         dtype = torch_dtype(model.dtype)
+    dtype = devices.compute_dtype(dtype, device)
     cast = management.unet_manual_cast(None if quantized else dtype, device, supported)
-    return {"dtype": dtype}, cast or dtype
+    return {"dtype": dtype}, devices.compute_dtype(cast or dtype, device)
 
 
-def _tell_translation(made: Translation, report: Report) -> None:
+def tell_translation(made: Translation, report: Report) -> None:
+    """Say how many layers were translated and which were quantized again."""
     counted = ", ".join(f"{count} x {how}" for how, count in sorted(made.how.items()))
     report.notes.append(f"translated for ComfyUI, codes as stored: {counted}")
     if made.requantized:
@@ -250,7 +269,7 @@ def _tell_translation(made: Translation, report: Report) -> None:
         )
 
 
-def _tell_twice(choices: Mapping[str, Choice], report: Report) -> None:
+def tell_twice(choices: Mapping[str, Choice], report: Report) -> None:
     """Say where the source was quantized already."""
     twice = [choice for choice in choices.values() if choice.layer.scheme != "none"]
     if twice:

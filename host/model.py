@@ -10,22 +10,23 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
-import comfy.ops
 import comfy.utils
 import torch
 from comfy_kitchen.tensor import QuantizedTensor
 
 from ..engine.errors import Refused
 from ..engine.plan import Choice
-from .backends import forced_backend
+from . import devices, order, streaming
+from .backends import KITCHEN, forced_backend
 from .choosing import Chosen, chosen_for, exact_scheme
-from .ops import compute_dtype_of, quantized_operations
-from .pristine import Recipe, Request, init_of, pristine, recipe_of
+from .compiled import compile_again
+from .ops import compute_dtype_of, ignores_full_precision, quantized_operations
+from .pristine import Init, Recipe, Request, init_of, pristine, recipe_of
 from .progress import host_progress
 from .quantize import layer_tensors
 from .report import Report
@@ -34,12 +35,7 @@ from .weights import fused_weight, is_linear, patched, stored_bytes, stored_sche
 log = logging.getLogger(__name__)
 
 Patches = Mapping[str, list[Any]]
-# hosts without this class quantize the activations of int8 layers whatever the file says
-FIXED_IN = "MixedPrecisionOp"
-WEIGHT_ONLY_NOTE = (
-    "this ComfyUI quantizes the activations of int8 layers all the same; the backend torch_native "
-    "leaves them as they are"
-)
+WEIGHT_ONLY_NOTE = "backend kitchen: this ComfyUI quantizes the activations of int8 all the same"
 
 
 def quantize_model(patcher: Any, request: Request) -> tuple[Any, Report]:
@@ -49,6 +45,11 @@ def quantize_model(patcher: Any, request: Request) -> tuple[Any, Report]:
     it before and what was added since.
     """
     report = Report(f"Quantize Model: {request.scheme}")
+    return quantize_asked(patcher, asked(patcher, request, report), report), report
+
+
+def asked(patcher: Any, request: Request, report: Report) -> Recipe:
+    """What is to be made of `patcher`: its source, every patch and the request in exact terms."""
     before = recipe_of(patcher)
     patches = {key: list(found) for key, found in patcher.patches.items()}
     if before is None:
@@ -59,18 +60,28 @@ def quantize_model(patcher: Any, request: Request) -> tuple[Any, Report]:
         report.notes.append(f"rebuilt from the source: it was {before.request.scheme} before")
     scheme, backend = exact_scheme(request.scheme, patcher.load_device)
     backend = forced_backend(request.backend, backend, report)
+    backend = devices.running(scheme, patcher.load_device, backend, report)
     request = replace(request, scheme=scheme, backend=backend)
-    if scheme == "int8_weight_only" and backend is None and not hasattr(comfy.ops, FIXED_IN):
+    if scheme == "int8_weight_only" and backend == KITCHEN and ignores_full_precision():
         report.notes.append(WEIGHT_ONLY_NOTE)
-    compute_dtype = compute_dtype_of(patcher)
-    own = pristine(init, compute_dtype)
-    consumed = swap_layers(own, patches, request, compute_dtype, report)
-    fused = {key: patches[key] for key in sorted(consumed)}
-    recipe = Recipe(init, request, compute_dtype, fused)
-    result = _owned_clone(patcher, own, recipe, consumed, patches)
-    report.live = len(result.patches)
-    log.info("%s", report.text().replace("\n", "; "))
-    return result, report
+    return Recipe(init, request, compute_dtype_of(patcher), patches)
+
+
+def quantize_asked(patcher: Any, recipe: Recipe, report: Report) -> Any:
+    """The new patcher that `recipe` describes, quantized in memory.
+
+    It is quantized while the host loads its file, where that is all there is to making it; else a
+    fresh copy is made first.
+    """
+    made = _streamed(patcher, recipe, report)
+    if made is None:
+        own = pristine(recipe.init, recipe.compute_dtype)
+        consumed = swap_layers(own, recipe.patches, recipe.request, recipe.compute_dtype, report)
+    else:
+        own, consumed = made
+    result = owned_clone(patcher, own, recipe, consumed, report)
+    keep_in_memory(result)
+    return result
 
 
 def quantize_clip(clip: Any, request: Request) -> tuple[Any, Report]:
@@ -85,7 +96,7 @@ def rebuild(recipe: Recipe, disable_dynamic: bool = False) -> Any:
     """The factory of a quantized model, for the host's own fresh copies (compile, several GPUs)."""
     fresh = pristine(recipe.init, recipe.compute_dtype, disable_dynamic)
     swap_layers(fresh, recipe.patches, recipe.request, recipe.compute_dtype, Report("again"))
-    fresh.cached_patcher_init = (rebuild, (recipe,))
+    fresh.cached_patcher_init = from_recipe(recipe)
     keep_in_memory(fresh)
     return fresh
 
@@ -95,17 +106,26 @@ def merged(first: Patches, then: Patches) -> dict[str, list[Any]]:
     return {key: [*first.get(key, ()), *then.get(key, ())] for key in {**first, **then}}
 
 
-def _owned_clone(
-    patcher: Any, own: Any, recipe: Recipe, consumed: set[str], patches: Patches
-) -> Any:
+def from_recipe(recipe: Recipe) -> Init:
+    """The factory that quantizes again in memory."""
+    return (rebuild, (recipe,))
+
+
+def owned_clone(
+    patcher: Any, own: Any, recipe: Recipe, consumed: Collection[str], report: Report,
+    again: Callable[[Recipe], Init] = from_recipe,
+) -> Any:  # fmt: skip
     """A clone of `patcher` that holds the module of `own` and says how to make it again."""
+    fused = {key: recipe.patches[key] for key in sorted(consumed)}
     result = patcher.clone(model_override=own.get_clone_model_override())
     result.size = 0
     result.parent = None  # the parent holds another module: it must never take this one's place
-    result.cached_patcher_init = (rebuild, (recipe,))
+    result.cached_patcher_init = again(replace(recipe, patches=fused))
     result.clone_base_uuid, result.patches_uuid = uuid.uuid4(), uuid.uuid4()
-    result.patches = {key: list(found) for key, found in patches.items() if key not in consumed}
-    keep_in_memory(result)
+    result.patches = {k: list(found) for k, found in recipe.patches.items() if k not in consumed}
+    order.watched(compile_again(result))
+    report.live = len(result.patches)
+    log.info("%s", report.text().replace("\n", "; "))
     return result
 
 
@@ -129,7 +149,8 @@ def swap_layers(
     model = own.model
     chosen = chosen_for(model, request.scheme, request.keep)
     report.family = ", ".join(chosen.families)
-    wanted = _wanted(model, chosen, patches, report)
+    wanted = _wanted(model, chosen, report)
+    _leave_stored(wanted, patches, report)
     text = not hasattr(model, "diffusion_model")
     ops = quantized_operations(compute_dtype, own.load_device, request.backend, full_precision=text)
     device = quantizing_device(own.load_device)
@@ -139,7 +160,7 @@ def swap_layers(
     for done, (name, (module, choice)) in enumerate(wanted.items()):
         progress(done, len(wanted))
         try:
-            consumed |= _swap(model, name, module, choice, patches, ops, device, report)
+            consumed |= swap_layer(model, name, module, choice.scheme, patches, ops, device, report)
         except Refused as refused:
             if request.on_failure == "refuse":
                 raise
@@ -153,9 +174,28 @@ def swap_layers(
     return consumed
 
 
-def _wanted(
-    model: Any, chosen: Chosen, patches: Patches, report: Report
-) -> dict[str, tuple[Any, Choice]]:
+def _streamed(patcher: Any, recipe: Recipe, report: Report) -> tuple[Any, set[str]] | None:
+    """(fresh patcher quantized while it was loaded, patch keys fused), or None: not possible."""
+    if not streaming.streams(recipe):
+        return None
+    started, request = time.perf_counter(), recipe.request
+    chosen = chosen_for(patcher.model, request.scheme, request.keep)
+    wanted = _wanted(patcher.model, chosen, report)
+    device = quantizing_device(patcher.load_device)
+    made = None
+    if wanted:
+        _make_room(wanted, device)
+        schemes = {name: choice.scheme for name, (_, choice) in wanted.items()}
+        made = streaming.quantize_while_loading(patcher, recipe, schemes, device, report)
+    if made is None:
+        report.kept.clear()
+        return None
+    report.family = ", ".join(chosen.families)
+    report.seconds = time.perf_counter() - started
+    return made
+
+
+def _wanted(model: Any, chosen: Chosen, report: Report) -> dict[str, tuple[Any, Choice]]:
     """The host's Linears to be quantized, by name; reasons for the others in the report."""
     found = {}
     modules = dict(model.named_modules())
@@ -167,11 +207,17 @@ def _wanted(
             report.keep(name, choice.why)
         elif module.weight is None or module.weight.is_meta:
             report.keep(name, "its weight is not loaded")
-        elif stored_scheme(module) == choice.scheme and f"{name}.weight" not in patches:
-            report.keep(name, f"stored as {choice.scheme} already, its codes are not touched")
         else:
             found[name] = (module, choice)
     return found
+
+
+def _leave_stored(wanted: dict[str, tuple[Any, Choice]], patches: Patches, report: Report) -> None:
+    """Take out the layers whose source holds the codes already."""
+    for name, (module, choice) in list(wanted.items()):
+        if stored_scheme(module) == choice.scheme and f"{name}.weight" not in patches:
+            report.keep(name, f"stored as {choice.scheme} already, its codes are not touched")
+            del wanted[name]
 
 
 def quantizing_device(load_device: torch.device) -> torch.device:
@@ -195,14 +241,14 @@ def _baseline(modules: Iterable[Any]) -> str:
     return counts.most_common(1)[0][0] if counts else "bfloat16"
 
 
-def _swap(
-    model: Any, name: str, module: Any, choice: Choice, patches: Patches,
+def swap_layer(
+    model: Any, name: str, module: Any, scheme: str, patches: Patches,
     ops: Any, device: torch.device, report: Report,
 ) -> set[str]:  # fmt: skip
     """Put the quantized layer in the place of `module`; the patch keys that were fused into it."""
     keys = {key for key in (f"{name}.weight", f"{name}.bias") if key in patches}
     weight = fused_weight(module, patches.get(f"{name}.weight"), f"{name}.weight", device)
-    tensors = layer_tensors(name, choice.scheme, weight, device)
+    tensors = layer_tensors(name, scheme, weight, device)
     tensors = {key: tensor.to(module.weight.device) for key, tensor in tensors.items()}
     dtype = ops._compute_dtype
     if module.bias is not None:
@@ -213,6 +259,8 @@ def _swap(
     linear = ops.Linear(
         module.in_features, module.out_features, bias=module.bias is not None, dtype=dtype
     )
+    # the host notes dtypes when it makes a model, before any weight is there: a bias has one
+    comfy.model_management.archive_model_dtypes(linear)
     left = linear.load_state_dict(tensors, strict=False, assign=True)
     if left.missing_keys or left.unexpected_keys:
         raise Refused(
@@ -223,6 +271,6 @@ def _swap(
             layer=name,
         )
     comfy.utils.set_attr(model, name, linear)
-    report.schemes[choice.scheme] += 1
+    report.schemes[scheme] += 1
     report.fused += bool(keys)
     return keys

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +13,17 @@ from comfy_kitchen.tensor import QuantizedTensor
 
 from ..engine.errors import Refused
 from ..engine.outputs import quant_json
+from .backends import KITCHEN
 from .layouts import OwnFormat, own_format, register, registered
 from .quantize import json_tensor
 
-log = logging.getLogger(__name__)
+FULL_PRECISION = "full_precision_matrix_mult"
+
+
+def ignores_full_precision() -> bool:
+    """Hosts before 0.38 quantize the activations of int8 layers whatever the file says."""
+    return not hasattr(comfy.ops, "MixedPrecisionOp")
+
 
 # what to do with one layer's tensors just before the host reads them: (state dict, prefix)
 Rewrite = Callable[[dict[str, Any], str], None]
@@ -44,7 +50,8 @@ def quantized_operations(
 ) -> Any:
     """The host's own operations for quantized models, with our formats added to its Linear.
 
-    `backend` is forced on layers of our own formats. `rewrite` sees each Linear's tensors first.
+    A `backend` other than the host's is forced on every quantized layer. `rewrite` sees each
+    Linear's tensors first.
     `full_precision` leaves activations as they are, as the host does in text encoders.
     """
     register()
@@ -65,11 +72,13 @@ def quantized_operations(
                 if rewrite is not None:
                     rewrite(state, prefix)
                 facts = layer_facts(state, prefix)
-                own = own_format(facts, backend)
+                full = bool(facts.get(FULL_PRECISION)) or self._full_precision_mm
+                own = own_format(facts, backend, full and ignores_full_precision())
                 if own is None:
                     super()._load_from_state_dict(state, prefix, *more)
                 else:
-                    _load_own(self, own, facts, backend, state, prefix, *more)
+                    forced = None if backend == KITCHEN else backend
+                    _load_own(self, own, facts, forced, state, prefix, *more)
 
             def state_dict(
                 self, *args: Any, destination: Any = None, prefix: str = "", **kwargs: Any
@@ -107,9 +116,11 @@ def _load_own(
             fix="write the file again with the tool that made it",
             layer=prefix.removesuffix("."),
         )
-    params = layout.params_of(pieces, module._orig_shape, dtype, facts, backend)
+    wanted = bool(facts.get(FULL_PRECISION))  # by the file; in text encoders the host wants it
+    said = facts | ({FULL_PRECISION: True} if module._full_precision_mm else {})
+    params = layout.params_of(pieces, module._orig_shape, dtype, said, backend)
     module.quant_format, module.layout_type = own.entry, own.layout_name
-    module._full_precision_mm_config = bool(facts.get("full_precision_matrix_mult"))
+    module._full_precision_mm_config = wanted
     weight = QuantizedTensor(pieces["weight"], own.layout_name, params)
     module.weight = torch.nn.Parameter(weight, requires_grad=False)
     if params.input_scale is not None:  # where the host looks for it when it saves
@@ -146,5 +157,7 @@ def _spell_own(module: Any, state: dict[str, Any], prefix: str) -> None:
     scheme = getattr(weight.layout_cls, "SCHEME", None)
     if scheme is not None:
         n, k = module._orig_shape
-        facts = quant_json(scheme, n, k, dict(weight.params.settings))
-        state[prefix + "comfy_quant"] = json_tensor(facts)
+        settings = dict(weight.params.settings)
+        if not module._full_precision_mm_config:
+            settings.pop(FULL_PRECISION, None)
+        state[prefix + "comfy_quant"] = json_tensor(quant_json(scheme, n, k, settings))

@@ -59,3 +59,21 @@ def output_folder() -> Path:
 def cache_folder() -> Path:
     """Our cache, outside every model drop-down. It is not made here."""
     return Path(folder_paths.get_user_directory()) / "fusequant" / "cache"
+
+
+def output_file(prefix: str, suffix: str = ".safetensors") -> Path:
+    """A file name that is free, `prefix` and a number, below the host's output folder.
+
+    ComfyUI lists `diffusion_models/` and `loras/` of that folder among its models.
+    """
+    root = output_folder().resolve()
+    wanted = (root / prefix).resolve()
+    if wanted == root or not wanted.is_relative_to(root) or prefix.endswith(("/", "\\")):
+        raise Refused(
+            "output-name",
+            found=repr(prefix),
+            expected=f"a file name, with folders before it or without, inside {root}",
+            fix="use a name such as diffusion_models/my_model",
+        )
+    folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, str(root))
+    return Path(folder) / f"{name}_{counter:05}_{suffix}"

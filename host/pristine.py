@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import comfy.model_management
 import comfy.sd
 import torch
 
@@ -24,12 +25,16 @@ Init = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for. `on_failure`: `full precision` or `refuse`."""
+    """What the user asked for. `on_failure`: `full precision` or `refuse`.
+
+    `cache`: whether the result is kept in a file, `auto`, `on` or `off`.
+    """
 
     scheme: str = "auto"
     backend: str | None = None
     keep: tuple[str, ...] = ()
     on_failure: str = "full precision"
+    cache: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,21 @@ def build(init: Init, disable_dynamic: bool = False) -> Any:
     """A new patcher from a loader's factory."""
     more = {"disable_dynamic": True} if disable_dynamic else {}
     made = init[0](*init[1], **more)
-    return made[init[2]] if len(init) > 2 else made
+    patcher = made[init[2]] if len(init) > 2 else made
+    _unload(patcher)
+    return patcher
+
+
+def _unload(patcher: Any) -> None:
+    """Text encoders are loaded as they are made: take a fresh one off the host's list again.
+
+    Its patcher goes when another one takes the module over; the host would call that a leak.
+    """
+    management = comfy.model_management
+    if any(loaded.model is patcher for loaded in management.current_loaded_models):
+        management.unload_model_and_clones(
+            patcher, unload_additional_models=False, all_devices=True
+        )
 
 
 def file_dtype(path: str) -> torch.dtype | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import comfy.model_management
 import comfy.utils
+from comfy_execution.utils import get_executing_context
 
 Progress = Callable[[int, int], None]  # (done, in all), any unit
 
@@ -24,3 +26,12 @@ def host_progress() -> Progress:
         bars[0].update_absolute(done, total)
 
     return progress
+
+
+def tell(text: str) -> None:
+    """Show `text` on the running node at once, before its work is done; nothing without a page."""
+    running = get_executing_context()
+    module = sys.modules.get("server")
+    page = getattr(getattr(module, "PromptServer", None), "instance", None)
+    if running is not None and hasattr(page, "send_progress_text"):
+        page.send_progress_text(text, running.node_id)

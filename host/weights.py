@@ -11,6 +11,8 @@ from comfy_kitchen.tensor import QuantizedTensor
 from ..engine.errors import Refused
 from ..engine.rows import all_schemes
 
+LIVE_FORMAT = "fusequant_live_"  # before the format id of a layer that carries a Live LoRA
+
 
 def is_linear(module: Any) -> bool:
     """One of the host's Linears, whose weight is cast when it is used; no bank of experts."""
@@ -32,7 +34,7 @@ def stored_scheme(module: Any) -> str | None:
         full = getattr(module, "_full_precision_mm_config", False)
         return "int8_weight_only" if full else "int8"
     ids = {scheme.format_id: name for name, scheme in all_schemes().items() if scheme.format_id}
-    return ids.get(module.quant_format)
+    return ids.get(module.quant_format.removeprefix(LIVE_FORMAT))
 
 
 def dequantized(weight: torch.Tensor) -> torch.Tensor:
@@ -53,12 +55,17 @@ def patched(
     plain = dequantized(tensor)
     if not patches:
         return plain
-    summed = plain.to(device, torch.float32, copy=True)
-    result: torch.Tensor = comfy.lora.calculate_weight(patches, summed, key)
-    if result.shape != plain.shape:
+    return summed(plain.to(device, torch.float32, copy=True), patches, key)
+
+
+def summed(values: torch.Tensor, patches: list[Any], key: str) -> torch.Tensor:
+    """`values`, float32 and the caller's own to lose, with the host's patches added to them."""
+    shape = values.shape
+    result: torch.Tensor = comfy.lora.calculate_weight(patches, values, key)
+    if result.shape != shape:
         raise Refused(
             "lora-resizes-layer",
-            found=f"a LoRA that makes {list(plain.shape)} into {list(result.shape)}",
+            found=f"a LoRA that makes {list(shape)} into {list(result.shape)}",
             expected="a LoRA of the layer's own shape",
             fix="keep this layer, or fuse the LoRA into a file of its own first",
             layer=key,
@@ -87,3 +94,18 @@ def stored_bytes(module: Any) -> int:
         for key, value in module.state_dict().items()
         if isinstance(value, torch.Tensor) and not key.endswith("comfy_quant")
     )
+
+
+def hold_narrow(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Hold plain weights of Linears in `dtype` where nothing is lost by it.
+
+    The host's operations for quantized models widen them to the dtype that is computed in, which
+    without a GPU doubles their memory and their size in saved files. They are cast when used.
+    """
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if not is_linear(module) or weight is None or isinstance(weight, QuantizedTensor):
+            continue
+        narrow = weight.detach().to(dtype)
+        if weight.dtype != dtype and torch.equal(narrow.to(weight.dtype), weight.detach()):
+            module.weight = torch.nn.Parameter(narrow, requires_grad=False)

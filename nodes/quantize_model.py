@@ -6,8 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..host import model as host
 from ..host.backends import backend_names
+from ..host.cached import POLICIES, quantize_model
+from ..host.model import quantize_clip
+from ..host.pristine import Request
 from ._schemes import check, chosen, scheme_input
 
 ON_FAILURE = ("full precision", "refuse")
@@ -65,6 +67,16 @@ class QuantizeModel(io.ComfyNode):
                     tooltip="A layer that cannot be quantized stays in full precision with a "
                     "warning, or the node refuses.",
                 ),
+                io.Combo.Input(
+                    "cache",
+                    options=list(POLICIES),
+                    default=POLICIES[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip="Keep the result in a file, so that the same recipe is a file load "
+                    "the next time. auto keeps models whose file has 2 GB or more. The files lie "
+                    "in user/fusequant/cache, at most 60 GB or a fifth of the free disk.",
+                ),
             ],
             outputs=[
                 io.MatchType.Output(template=kind, display_name="model", tooltip="Quantized."),
@@ -87,15 +99,14 @@ class QuantizeModel(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: Any, scheme: Any, plan: Any = None, backend: str | None = None,
-        keep: str | None = None, on_failure: str | None = None,
+        keep: str | None = None, on_failure: str | None = None, cache: str | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         """Quantize a copy."""
         name = chosen(scheme)
         name = plan.scheme if plan is not None and name == "auto" else name
-        request = host.Request(
-            name, backend, tuple((keep or "").split()), on_failure or ON_FAILURE[0]
-        )
-        run = host.quantize_clip if hasattr(model, "cond_stage_model") else host.quantize_model
+        layers, failure = tuple((keep or "").split()), on_failure or ON_FAILURE[0]
+        request = Request(name, backend, layers, failure, cache or POLICIES[0])
+        run = quantize_clip if hasattr(model, "cond_stage_model") else quantize_model
         quantized, report = run(model, request)
         return io.NodeOutput(quantized, report.text(), ui=ui.PreviewText(report.text()))
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from ..options import count_argument, size_argument
 from ..text import columns, gigabytes
 from ..verb import Answer, Verb
 
@@ -16,8 +17,8 @@ from ..verb import Answer, Verb
 def arguments(parser: argparse.ArgumentParser) -> None:
     """`bench files [--gib N] [--rounds N] [--scheme S]... [--save DIR]`."""
     parser.add_argument("what", choices=sorted(BENCHMARKS), help="files: converting beside cp")
-    parser.add_argument("--gib", type=float, default=4.0, help="size of the source")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--gib", type=size_argument, default=4.0, help="size of the source")
+    parser.add_argument("--rounds", type=count_argument, default=3)
     parser.add_argument("--scheme", action="append", metavar="S", help="only this one; repeat")
     parser.add_argument("--folder", type=Path, help="where the files are made (default: temporary)")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write a result file there")
@@ -44,14 +45,19 @@ def bench_files(args: argparse.Namespace) -> list[dict[str, object]]:
     """Convert a synthetic file beside the comfy-kitchen loop and `cp`."""
     from ...engine.bench.files import SCHEMES
     from ...engine.bench.files import bench_files as measure
+    from ...engine.files.writer import unwritable
+    from ...engine.scheme_names import resolve
 
     def tell(line: str) -> None:
         sys.stderr.write(f"  {line}\n")
 
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        rows = measure(
-            Path(folder), int(args.gib * 2**30), args.rounds, args.scheme or SCHEMES, tell
-        )
+    schemes = [resolve(name)[0] for name in args.scheme or SCHEMES]
+    place = args.folder or Path(tempfile.gettempdir())
+    try:
+        with tempfile.TemporaryDirectory(dir=place) as folder:
+            rows = measure(Path(folder), int(args.gib * 2**30), args.rounds, schemes, tell)
+    except OSError as fault:
+        raise unwritable(place, fault) from fault
     return [row.to_json() for row in rows]
 
 

@@ -18,11 +18,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     """Make everything in the folder."""
     from ...engine.demo import run_demo
+    from ...engine.files.writer import unwritable
 
     def tell(line: str) -> None:
         sys.stderr.write(f"  {line}\n")
 
-    return run_demo(args.out, tell).to_json()
+    try:
+        return run_demo(args.out, tell).to_json()
+    except OSError as fault:
+        raise unwritable(args.out, fault) from fault
 
 
 def text(answer: Answer) -> str:

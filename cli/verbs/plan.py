@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..options import add_conversion, add_source, prepare_from
+from ..options import add_conversion, add_source, prepare_from, size_argument
 from ..text import columns, counted_reasons, gigabytes, lora_lines, warning_lines
 from ..verb import Answer, Verb
 
@@ -13,7 +13,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """`plan SRC [--lora F[:S]]... --scheme S [--vram GB]`."""
     add_source(parser)
     add_conversion(parser)
-    parser.add_argument("--vram", type=float, metavar="GB", help="memory of the card in GiB")
+    parser.add_argument(
+        "--vram", type=size_argument, metavar="GB", help="memory of the card in GiB"
+    )
 
 
 def run(args: argparse.Namespace) -> Answer:

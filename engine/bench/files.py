@@ -11,12 +11,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..compare import compare
 from ..files.open import open_source
 from ..measure.synthetic import write_flux_like
+from .contender import KITCHEN
 
 SCHEMES = ("fp8", "fp8_row", "int8", "int8_convrot")
 # share of the comfy-kitchen loop's time that a conversion may take, and its private memory
@@ -70,7 +72,7 @@ def mean_error(source: Path, made: Path) -> float:
     first, second = open_source(source), open_source(made)
     try:
         errors = [x.relative_error for x in compare(first, second).layers if x.relative_error > 0]
-        return statistics.fmean(errors)
+        return statistics.fmean(errors) if errors else 0.0
     finally:
         first.close()
         second.close()
@@ -83,15 +85,21 @@ def bench_files(
     schemes: Sequence[str] = SCHEMES,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
-    """Make the source in `folder`, then every contender in turns; everything is deleted after."""
+    """Make the source in `folder`, then every contender in turns; everything is deleted after.
+
+    The comfy-kitchen loop takes part where comfy-kitchen is installed and has the scheme.
+    """
     source, target = folder / "bench-source.safetensors", folder / "bench-target.safetensors"
     tell(f"writing {size_bytes / 2**30:.1f} GiB of random weights")
-    write_flux_like(source, size_bytes)
     runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     errors: dict[tuple[str, str], float] = {}
     pairs = [("cp", "none")]
-    pairs += [(contender, scheme) for scheme in schemes for contender in ("fusequant", "kitchen")]
+    for scheme in schemes:
+        pairs.append(("fusequant", scheme))
+        if scheme in KITCHEN and find_spec("comfy_kitchen"):
+            pairs.append(("kitchen", scheme))
     try:
+        write_flux_like(source, size_bytes)
         for turn in range(rounds):
             for contender, scheme in pairs:
                 facts = run_once(contender, scheme, source, target)

@@ -6,12 +6,14 @@ The file grows under a temporary name in the target's folder and is renamed only
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import secrets
 import shutil
 import struct
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +22,7 @@ from ..tensors import DTYPES, TensorSpec
 
 _SPARE_BYTES = 16 << 20  # what the file system may need beside the data
 _SYNC_EVERY_BYTES = 128 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 def header_of(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> tuple[bytes, list[int]]:
@@ -52,8 +55,28 @@ def size_of(specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> int:
     return len(header) + sum(spec.size_bytes for spec in specs)
 
 
+def unwritable(path: Path, fault: OSError) -> Refused:
+    """The refusal of a place that the system does not let us write to."""
+    told = fault.strerror or str(fault)
+    if fault.errno in _NO_ROOM:
+        return Refused(
+            "disk-full",
+            found=f"no room for the rest of {path}: {told}",
+            expected="room for the whole file",
+            fix="free some space, raise the quota or choose a place on another disk",
+        )
+    return Refused(
+        "not-writable",
+        found=f"{path}, where the system refuses to write: {told}",
+        expected="a place that you may write to",
+        fix="choose another place, or change its permissions",
+    )
+
+
 class Writer:
-    """Context manager: leaving it puts the file in place, leaving by exception removes it."""
+    """Context manager: entering it claims the space under a temporary name, leaving it puts the
+    file in place, leaving by exception removes it.
+    """
 
     def __init__(
         self,
@@ -70,26 +93,22 @@ class Writer:
         self._sizes = {spec.name: spec.size_bytes for spec in ordered}
         self._starts = {s.name: len(header) + at for s, at in zip(ordered, starts, strict=True)}
         self.size_bytes = len(header) + sum(self._sizes.values())
-        self._check_target()
-        self._temporary = self.target.with_name(f".{self.target.name}.{os.getpid()}.partial")
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
-        self._file = os.open(self._temporary, flags, 0o644)
+        self._header = header
+        self._temporary = self.target.with_name(f".fusequant-{secrets.token_hex(8)}.partial")
+        self._file = -1
         self._lock = threading.Lock()
         self._unsynced = 0
         self._error: OSError | None = None
         self._syncer: threading.Thread | None = None
-        try:
-            self._reserve()
-            self._write_all(header, 0)
-        except BaseException:
-            self._discard()
-            raise
+        with self._told():
+            self._check_target()
 
     def write(self, name: str, data: memoryview, at: int = 0) -> None:
         """Put `data` at byte `at` of tensor `name`; safe from several threads."""
         if at + data.nbytes > self._sizes[name]:
             raise ValueError(f"{name}: {at}+{data.nbytes} bytes do not fit in {self._sizes[name]}")
-        self._write_all(data, self._starts[name] + at)
+        with self._told():
+            self._write_all(data, self._starts[name] + at)
         with self._lock:
             self._unsynced += data.nbytes
             due = self._unsynced >= _SYNC_EVERY_BYTES and self._syncer is None
@@ -99,6 +118,15 @@ class Writer:
                 self._syncer.start()
 
     def __enter__(self) -> Writer:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        try:
+            with self._told():
+                self._file = os.open(self._temporary, flags, 0o644)
+                self._reserve()
+                self._write_all(self._header, 0)
+        except BaseException:
+            self._discard()
+            raise
         return self
 
     def __exit__(
@@ -112,6 +140,14 @@ class Writer:
                 self._finish()
         finally:
             self._discard()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """What the system refuses while the file is made, as a refusal that names the target."""
+        try:
+            yield
+        except OSError as fault:
+            raise unwritable(self.target, fault) from fault
 
     def _check_target(self) -> None:
         folder = self.target.parent
@@ -129,6 +165,13 @@ class Writer:
                 expected="the name of a .safetensors file",
                 fix=f"use --out {self.target / 'model.safetensors'}",
             )
+        if self.target.exists() and not self.target.is_file():
+            raise Refused(
+                "target-not-a-file",
+                found=f"{self.target} is a device or a pipe",
+                expected="the name of a .safetensors file",
+                fix="choose another --out; to see what would be written, use `fusequant plan`",
+            )
         free = shutil.disk_usage(folder).free
         if free < self.size_bytes + _SPARE_BYTES:
             raise Refused(
@@ -141,9 +184,13 @@ class Writer:
     def _reserve(self) -> None:
         """Claim the space now, so that a full disk is met before any work is done."""
         if hasattr(os, "posix_fallocate"):
-            with contextlib.suppress(OSError):  # some file systems cannot: then it is only sized
+            try:
                 os.posix_fallocate(self._file, 0, self.size_bytes)
                 return
+            except OSError as fault:
+                if fault.errno in _NO_ROOM:
+                    raise
+                # some file systems cannot: then the file is only sized
         os.ftruncate(self._file, self.size_bytes)
 
     def _write_all(self, data: bytes | memoryview, offset: int) -> None:
@@ -172,15 +219,23 @@ class Writer:
             syncer.join()
 
     def _finish(self) -> None:
-        self._join()
-        if self._error is not None:
-            raise self._error
-        os.fsync(self._file)
-        os.close(self._file)
-        self._file = -1
+        with self._told():
+            self._join()
+            if self._error is not None:
+                raise self._error
+            os.fsync(self._file)
+            os.close(self._file)
+            self._file = -1
         self._before_rename()
-        os.replace(self._temporary, self.target)
-        if hasattr(os, "O_DIRECTORY"):  # make the new name itself durable
+        with self._told():
+            os.replace(self._temporary, self.target)
+        self._sync_name()
+
+    def _sync_name(self) -> None:
+        """Make the new name itself durable, where the system has a way; the file is whole."""
+        if not hasattr(os, "O_DIRECTORY"):
+            return
+        with contextlib.suppress(OSError):  # not every file system syncs a folder
             folder = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(folder)
@@ -188,9 +243,11 @@ class Writer:
                 os.close(folder)
 
     def _discard(self) -> None:
-        if self._file >= 0:
-            self._join()
-            os.close(self._file)
-            self._file = -1
-        with contextlib.suppress(FileNotFoundError):
-            self._temporary.unlink()
+        try:
+            if self._file >= 0:
+                self._join()
+                os.close(self._file)
+                self._file = -1
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                self._temporary.unlink()

@@ -96,7 +96,9 @@ def int4(reading: Reading, name: str, marker: Marker) -> None:
         if not all_zero(reading.source, zeros):
             reading.tell("zeros-not-zero", f"{zeros.name} with other numbers than 0", name)
     part = Part("int4_g128", tensors, {"group_size": GROUP})
-    reading.add(Layer(weight.name, (rows, columns), reading.dtype, (part,)))
+    halves = scale is not None and scale.dtype in ("BF16", "F16")  # written again as they are
+    dtype = scale.dtype if scale is not None and halves else reading.dtype
+    reading.add(Layer(weight.name, (rows, columns), dtype, (part,)))
 
 
 def mark(reading: Reading, name: str, marker: Marker) -> None:

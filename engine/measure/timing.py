@@ -71,10 +71,16 @@ class PrivatePeak:
     After it: `baseline_bytes` (on entry), `peak_bytes` (largest seen) and `over_baseline_bytes`
     (their difference), each None where private memory cannot be told.
     A peak shorter than the interval may be missed; shared memory (/dev/shm) is not private.
+    `meter` watches something else in the place of private memory, a device's allocator perhaps.
     """
 
-    def __init__(self, pid: int | None = None, interval_s: float = SAMPLE_S) -> None:
-        self._meter = _meter(os.getpid() if pid is None else pid)
+    def __init__(
+        self,
+        pid: int | None = None,
+        interval_s: float = SAMPLE_S,
+        meter: Callable[[], int | None] | None = None,
+    ) -> None:
+        self._meter = meter or _meter(os.getpid() if pid is None else pid)
         self._interval_s = interval_s
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="private-peak")

@@ -16,6 +16,8 @@ OWN = ("fp8_row", "fp8_block128", "int4_g128")
 LAYERS = 26  # of a FLUX with two double and two single blocks, modulation included
 # output error of the tiny FLUX over the unquantized one
 BOUNDS = {"fp8_e5m2": 0.12, "int4_g128": 0.35}
+# before 0.38 stock ComfyUI quantizes the activations of this one too
+STOCK_DIFFERENCE = {"int8_weight_only": 0.05}
 
 Facts = dict[str, list[dict[str, Any]]]
 
@@ -59,7 +61,7 @@ def test_a_clone_a_partial_load_and_a_rebuild_give_the_same_output(
 def test_a_saved_model_loads_bit_for_bit(facts: Facts, scheme: str) -> None:
     line = one(facts, "scheme", scheme)
     assert line["reloaded_bits"]
-    assert line["reloaded_output"] < 1e-6
+    assert line["reloaded_output"] < STOCK_DIFFERENCE.get(scheme, 1e-6)
 
 
 @pytest.mark.parametrize("scheme", (*CORE, *OWN))
@@ -124,7 +126,7 @@ def test_a_forced_backend_changes_who_multiplies_and_nothing_else(
     line = one(facts, "forced", scheme)
     assert len(line["layouts"]) == 1 and line["layouts"][0].startswith("FuseQuant")
     assert line["bits"]
-    assert line["stock"] < 1e-6
+    assert line["stock"] < STOCK_DIFFERENCE.get(scheme, 1e-6)
     assert line["difference"] < 0.05
 
 
@@ -136,3 +138,8 @@ def test_a_backend_that_is_missing_is_refused_or_told(facts: Facts) -> None:
 @pytest.mark.parametrize("scheme", ("int8", *OWN))
 def test_a_compiled_block_gives_the_same_numbers(facts: Facts, scheme: str) -> None:
     assert one(facts, "compiled", scheme)["equal"]
+
+
+def test_eight_bit_weights_leave_activations_as_they_are(facts: Facts) -> None:
+    weights_only, both = (one(facts, "scheme", s)["error"] for s in ("int8_weight_only", "int8"))
+    assert weights_only < 0.8 * both

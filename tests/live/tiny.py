@@ -32,6 +32,7 @@ OUTLIER_SHARE, OUTLIER_COLUMNS, OUTLIER_ROWS = 0.01, 6.0, 4.0
 GAINS = (
     ("final_layer.linear", 0.3), ("head.head", 0.3), ("proj_out", 0.3),
     ("_mod.", 2.0), ("modulation.", 2.0), ("time_projection", 2.0), ("norm_out", 2.0),
+    ("SelfAttention.q.", 0.125),  # T5 does not divide by the root of the head size
 )  # fmt: skip
 EMBEDDINGS = (
     "token_embedding", "position_embedding", "embed_tokens", "shared.", "relative_attention_bias",

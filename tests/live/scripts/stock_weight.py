@@ -33,7 +33,7 @@ def run(folder: str, name: str) -> Iterator[dict[str, Any]]:
     from fusequant.engine.files.open import open_source
     from fusequant.engine.problem_kinds import KINDS
     from fusequant.engine.read import formats, read
-    from fusequant.engine.repairable import CORE, HOMES
+    from fusequant.engine.repairable import CORE, homes
     from fusequant.engine.rows import rows_of
 
     for path in sorted(Path(folder).iterdir()):
@@ -43,7 +43,7 @@ def run(folder: str, name: str) -> Iterator[dict[str, Any]]:
         told = formats()[contents.format].core_reads and not any(
             KINDS[problem.kind].stock_wrong for problem in contents.problems
         )
-        home = HOMES.get(layer.scheme)
+        home = homes().get(layer.scheme)
         ours = rows_of(layer, source)(0, layer.shape[0])
         try:
             stock = stock_weight(str(path), layer.name, layer.shape)

@@ -1,0 +1,1 @@
+"""The run on a GPU machine: models of full size from random numbers, core in process, results."""

@@ -1,0 +1,34 @@
+"""A patcher and a limit in, the patcher with our VRAM Manager on it and what it told out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fusequant.host import memory, vram
+from fusequant.host.report import GIB
+
+from .card import GB, Skipped, cuda_device
+
+
+def limited(patcher: Any, limit_gb: float) -> tuple[Any, Callable[[], dict[str, Any]]]:
+    """(managed clone, what the manager predicted and measured, asked once the run is over).
+
+    A card whose ComfyUI lets no limit act is skipped; on a CPU the manager only measures.
+    """
+    blocked = vram.why_not(patcher) if cuda_device() else None
+    if blocked:
+        raise Skipped(blocked)
+    managed, _ = memory.manage(patcher, memory.asked(memory.LIMIT, limit_gb * GB / GIB, None))
+
+    def told() -> dict[str, Any]:
+        found = memory.measured(managed)
+        if found is None or not found.runs:
+            return {"manager": "it measured nothing"}
+        run = found.runs[-1]
+        return {
+            "predicted_bytes": run.predicted_bytes, "manager_peak_bytes": run.peak_bytes,
+            "manager": run.text(),
+        }  # fmt: skip
+
+    return managed, told

@@ -1,0 +1,60 @@
+"""What the device rules make of a scheme inside the host: refused, told, or another backend."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fusequant.engine.errors import Refused
+from fusequant.host import devices
+from fusequant.host.report import Report
+
+CPU, MPS, XPU = (torch.device(kind) for kind in ("cpu", "mps", "xpu"))
+
+
+def test_what_a_device_refuses_is_refused_before_any_work() -> None:
+    for scheme in ("fp8", "fp8_row", "int4_g128"):
+        with pytest.raises(Refused, match="use 8-bit"):
+            devices.running(scheme, MPS, None, Report(""))
+
+
+def test_an_emulated_scheme_is_told_with_its_reason() -> None:
+    report = Report("")
+    assert devices.running("fp8", CPU, None, report) is None
+    assert report.notes == [
+        "fp8 on cpu: emulated, no fp8 tensor cores: dequantized, then multiplied in the source's "
+        "dtype"
+    ]
+
+
+def test_a_native_scheme_needs_no_word() -> None:
+    report = Report("")
+    assert devices.running("int8", CPU, None, report) is None
+    assert report.notes == []
+
+
+@pytest.mark.parametrize("device", [MPS, XPU])
+def test_int8_without_an_integer_matmul_is_computed_by_plain_torch(device: torch.device) -> None:
+    assert devices.running("int8", device, None, Report("")) == "reference"
+    assert devices.running("int8", device, "torch_native", Report("")) == "torch_native"
+    assert devices.running("int8_weight_only", device, None, Report("")) is None
+
+
+def test_a_file_is_left_to_the_host_where_the_host_can_hold_and_multiply_it() -> None:
+    assert devices.host_computes({"fp8", "int8", "none"}, CPU)
+    assert devices.host_computes({"none", "int8_weight_only"}, CPU)
+    assert not devices.host_computes({"none", "int8_weight_only"}, MPS)
+    assert not devices.host_computes({"none", "fp8"}, MPS)
+    assert not devices.host_computes({"int8"}, XPU)
+    assert devices.host_computes({"a scheme of the host alone"}, MPS)
+
+
+def test_layers_that_a_device_cannot_hold_are_named() -> None:
+    assert devices.unholdable(["none", "fp8", "int8", "int4_g128"], MPS) == ["fp8", "int4_g128"]
+    assert devices.unholdable(["none", "fp8", "int8", "int4_g128"], XPU) == []
+
+
+def test_mps_computes_in_bfloat16_never_in_float16() -> None:
+    assert devices.compute_dtype(torch.float16, MPS) == torch.bfloat16
+    assert devices.compute_dtype(torch.float32, MPS) == torch.float32
+    assert devices.compute_dtype(torch.float16, XPU) == torch.float16
