@@ -118,7 +118,11 @@ def storage_problems(contents: Contents, model: Model) -> list[Problem]:
     counts = Counter(layer.scheme for layer in contents.layers if layer.scheme in known)
     if counts and model.family.kind == "vision":
         return [tell("vision-quantized", f"{sum(counts.values())} quantized layers")]
-    return [
+    # a bare cast is read right: its codes are the numbers
+    scaled = sum("scale" in layer.parts[0].tensors for layer in contents.layers)
+    unseen = model.family.name == "clip" and scaled > 0
+    found = [tell("clip-quantized", f"{scaled} quantized layers")] if unseen else []
+    return found + [
         tell(
             "needs-newer-core" if known[scheme].opened_by == LATER else "no-core-format",
             f"{count} layers in {scheme} ({known[scheme].format_id})",

@@ -89,6 +89,10 @@ KINDS: dict[str, Kind] = {
         "an unquantized file for the stock CLIP vision loader",
         "open it with FuseQuant's Quantized CLIP Vision Loader",
     ),
+    "clip-quantized": Kind(
+        "an unquantized file for the stock CLIP loaders: they look for codes in T5 and Qwen only",
+        "open it with FuseQuant's Quantized T5/CLIP Loader",
+    ),
     "several-files": Kind("one file for a stock loader", REPAIR),
     "family-unknown": Kind("a model family that FuseQuant knows", "open it with a stock loader"),
     "names-not-core": Kind("ComfyUI's layer names", REPAIR),

@@ -20,7 +20,7 @@ from ..engine.errors import Refused
 from ..engine.model import families
 from ..engine.recipe import METADATA_KEY, VERSION
 from ..engine.tensors import torch_dtype
-from . import cache, entry
+from . import cache, entry, model
 from .fingerprint import Key, Unnamed, key_of
 from .load import reload
 from .model import asked, owned_clone, quantize_asked, quantizing_device, rebuild
@@ -44,6 +44,14 @@ def quantize_model(patcher: Any, request: Request) -> tuple[Any, Report]:
     """(new patcher, report), as host.model.quantize_model, with the cache that is asked for."""
     report = Report(f"Quantize Model: {request.scheme}")
     return quantize(patcher, asked(patcher, request, report), report), report
+
+
+def quantize_clip(clip: Any, request: Request) -> tuple[Any, Report]:
+    """(new CLIP, report). Text encoders are made in memory: their files are several, and small."""
+    made, report = model.quantize_clip(clip, request)
+    if request.cache == ON:
+        report.notes.append("not cached: text encoders are quantized in memory")
+    return made, report
 
 
 def quantize(patcher: Any, recipe: Recipe, report: Report) -> Any:

@@ -141,7 +141,7 @@ def _build(model: Model, state: State, run: ByTensor) -> Any:
         module = modules.pop(name, None)
         left = f"{name} is no linear layer of ComfyUI's model"
         if module is not None and is_linear(module):
-            linear, left = _filled(operations, module, tensors)
+            linear, left = _filled(operations, module, tensors, made.patcher.offload_device)
             comfy.utils.set_attr(made.model, name, linear)
         if left:
             raise Refused(
@@ -172,14 +172,14 @@ def _parted(model: Model, state: State, run: ByTensor) -> tuple[dict[str, State]
     return own, plain
 
 
-def _filled(operations: Any, module: Any, tensors: Mapping[str, torch.Tensor]) -> tuple[Any, str]:
+def _filled(
+    operations: Any, module: Any, tensors: Mapping[str, torch.Tensor], device: torch.device
+) -> tuple[Any, str]:
     """(a Linear of ours in the place of `module`, what it did not take).
 
-    Its device is the one that the host gave `module`; the weight there has no numbers yet.
+    The weight of `module` has no numbers yet, and on a host that loads late no device either.
     """
-    device, dtype = module.weight.device, module.weight.dtype
-    if module.bias is not None:  # on a host that loads late the weight is a shape alone
-        device, dtype = module.bias.device, module.bias.dtype
+    dtype = module.weight.dtype if module.bias is None else module.bias.dtype
     linear = operations.Linear(
         module.in_features, module.out_features, bias=module.bias is not None,
         device=device, dtype=dtype,

@@ -30,6 +30,7 @@ from ..engine.rows import row_count, rows_of
 from ..engine.source import Source
 from ..engine.tensors import torch_dtype
 from . import devices, order
+from .allocator import give_back
 from .backends import KITCHEN, forced_backend
 from .choosing import exact_scheme
 from .model import keep_in_memory, quantizing_device
@@ -174,6 +175,8 @@ class Streaming:
         self._report.schemes[choice.scheme] += 1
         self._report.bytes_before += choice.layer.elements * 2
         self._report.bytes_after += sum(tensor.nbytes for tensor in made.values())
+        del weight
+        give_back()
 
     def choice_of(self, name: str, weight: torch.Tensor) -> Choice | None:
         """The choice for the host's layer `name`, which is about to take `weight`."""

@@ -22,6 +22,7 @@ from comfy_kitchen.tensor import QuantizedTensor
 from ..engine.errors import Refused
 from ..engine.plan import Choice
 from . import devices, order, streaming
+from .allocator import give_back
 from .backends import KITCHEN, forced_backend
 from .choosing import Chosen, chosen_for, exact_scheme
 from .compiled import compile_again
@@ -168,6 +169,7 @@ def swap_layers(
             report.warn(f"{name} stays in full precision: {refused}")
         del module
         wanted[name] = (None, choice)  # the old weight is free now
+        give_back()
     progress(len(wanted), len(wanted))
     own.size = 0
     report.seconds = time.perf_counter() - started

@@ -7,8 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..host.backends import backend_names
-from ..host.cached import POLICIES, quantize_model
-from ..host.model import quantize_clip
+from ..host.cached import POLICIES, quantize_clip, quantize_model
 from ..host.pristine import Request
 from ._schemes import check, chosen, scheme_input
 

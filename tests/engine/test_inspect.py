@@ -46,6 +46,14 @@ CLIP_VISION = {
     "vision_model.post_layernorm.weight": BF16[0],
     "scaled_fp8": torch.zeros(0),
 }
+CLIP_BARE = {
+    "text_model.embeddings.token_embedding.weight": BF16,
+    "text_model.encoder.layers.0.self_attn.q_proj.weight": FP8,
+}
+CLIP = CLIP_BARE | {
+    "text_model.encoder.layers.0.self_attn.q_proj.scale_weight": TENSOR,
+    "scaled_fp8": torch.zeros(0),
+}
 
 
 def core(weight: torch.Tensor, scale: torch.Tensor, **config: object) -> Tensors:
@@ -113,6 +121,13 @@ CASES: dict[str, tuple[Tensors, str, tuple[str, ...], set[str]]] = {
         {"vision_model.encoder.layers.0.self_attn.q_proj.weight": BF16},
         "plain",
         ("Load CLIP Vision (CLIPVisionLoader)",),
+        set(),
+    ),
+    "clip": (CLIP, "scaled_fp8", (OUR_TEXT,), {"clip-quantized"}),
+    "clip bare": (
+        CLIP_BARE,
+        "plain_fp8",
+        ("Load CLIP (CLIPLoader)",),
         set(),
     ),
     "flux diffusers": (FLUX_DIFFUSERS, "plain", (STOCK_DIT,), set()),

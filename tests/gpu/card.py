@@ -7,19 +7,19 @@ this one with a tensor. The fraction serves where a limit is to be kept on a car
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import comfy.model_management
 import torch
 
 from fusequant.engine.measure.timing import PrivatePeak
+from fusequant.host import vram
 
 GB = 10**9
 SLACK = 0.93  # a card sold as 24 GB reports a little less
 LEAST_FREE_BYTES = 3 * GB
-SAMPLE_S = 0.01
 
 
 class Skipped(Exception):  # noqa: N818 - it is an answer, not an error
@@ -35,13 +35,15 @@ def cuda_device() -> torch.device | None:
 class _Baseline:
     """What was free of the card when no model was on it: peaks are counted from there."""
 
-    free_bytes = 0
+    free_bytes = reserved_bytes = 0
 
 
 def mark() -> None:
     """Count peaks from what the card holds now."""
     device = cuda_device()
-    _Baseline.free_bytes = torch.cuda.mem_get_info(device)[0] if device else 0
+    if device is not None:
+        _Baseline.free_bytes = torch.cuda.mem_get_info(device)[0]
+        _Baseline.reserved_bytes = vram.reserved_bytes(device)
 
 
 def empty() -> None:
@@ -103,41 +105,28 @@ class DevicePeak:
     """Context manager: the most that this process took of the card, or of RAM where there is none.
 
     Counted from the last `empty` or `of_size`; in RAM from where it was entered. What CUDA itself
-    holds for the process is not in it. A peak shorter than 10 ms may be missed.
+    holds for the process is not in it. While the model runs only torch's own counters are watched:
+    a call into the driver could disturb a CUDA graph that is being captured. The pages of dynamic
+    models, which torch does not count, are added as they are at the end.
     """
 
     def __init__(self) -> None:
         self._device = cuda_device()
-        self._private = None if self._device else PrivatePeak()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True, name="device-peak")
-        self._least_free = 0
+        meter = partial(vram.reserved_bytes, self._device) if self._device else None
+        self._watched = PrivatePeak(meter=meter)
         self.peak_bytes: int | None = None
 
     def __enter__(self) -> DevicePeak:
-        if self._private:
-            self._private.__enter__()
-        else:
-            self._least_free = self._free()
-            self._thread.start()
+        self._watched.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._private:
-            self._private.__exit__(None, None, None)
-            self.peak_bytes = self._private.over_baseline_bytes
+        self._watched.__exit__(None, None, None)
+        if self._device is None:
+            self.peak_bytes = self._watched.over_baseline_bytes
             return
-        self._done.set()
-        self._thread.join()
-        self._sample()
-        self.peak_bytes = max(0, _Baseline.free_bytes - self._least_free)
-
-    def _free(self) -> int:
-        return int(torch.cuda.mem_get_info(self._device)[0])
-
-    def _sample(self) -> None:
-        self._least_free = min(self._least_free, self._free())
-
-    def _watch(self) -> None:
-        while not self._done.wait(SAMPLE_S):
-            self._sample()
+        pages = [found for found in vram.loaded(self._device) if found.is_dynamic()]
+        resident = sum(vram.resident_bytes(found) for found in pages)
+        reserved = (self._watched.peak_bytes or 0) - _Baseline.reserved_bytes
+        taken = _Baseline.free_bytes - int(torch.cuda.mem_get_info(self._device)[0])
+        self.peak_bytes = max(0, taken, reserved + resident)

@@ -39,13 +39,17 @@ def main(arguments: list[str]) -> int:
 
     cuda = torch.cuda.is_available()
     tiny = given.tiny or not cuda
+    wanted = groups(tiny, given.only)
+    if not wanted:
+        sys.stderr.write(f"no case has {given.only!r} in its name\n")
+        return 2
     folder = Path(tempfile.mkdtemp(prefix="fusequant-gpu-"))
     out = Path(given.out) if given.out else folder if tiny else ROOT / "benchmarks" / "results"
     started = time.time()
     run = Driver(given.comfy, folder, tiny, not cuda, started + given.budget_s)
     if cuda and not given.only:
         run.kernels()
-    run.everything(groups(tiny, given.only))
+    run.everything(wanted)
     seconds = round(time.time() - started, 1)
     settings = {"budget_s": given.budget_s, "comfyui": comfy_version(given.comfy), "cuda": cuda}
     settings["seconds"] = seconds

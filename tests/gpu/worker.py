@@ -160,7 +160,7 @@ def _no_room(group: Group) -> str | None:
     from .models import header
 
     numbers = sum(tensor.elements for tensor in header(group.model).tensors.values())
-    needs = 1.3 * numbers * (1.1 if group.quantized else 3.2)
+    needs = 1.1 * numbers * (1.1 if group.quantized else 3.2)
     free = psutil.virtual_memory().available
     if free > needs:
         return None

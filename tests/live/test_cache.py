@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,16 @@ def test_an_interrupt_leaves_no_file(facts: Facts) -> None:
 
 def test_what_comes_in_is_not_changed(facts: Facts) -> None:
     assert one(facts, "upstream")["same"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_full_model_is_never_in_memory(comfy: Comfy, tmp_path: Path) -> None:
+    lines = run_inside(comfy, "cache_memory", 300, folder=tmp_path)
+    shares = {line["fact"]: line["share"] for line in lines}
+    assert {line["layers"] for line in lines} == {29}
+    assert shares["written"] < 0.6  # the largest layer, in float32 with its sum, is a tenth of it
+    assert shares["read"] < 0.2
+    assert shares["memory"] < 1.3  # the codes are half of it; a copy of the model would be one more
 
 
 # --- on the server ---

@@ -118,11 +118,9 @@ def _vit_h(path: Path) -> Path:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="private memory from /proc")
 def test_a_quantized_vit_h_needs_less_memory(comfy: Comfy, tmp_path: Path) -> None:
     path = _vit_h(tmp_path / "clip_vision_h.safetensors")
-    plain, eight, four = (
-        run_inside(comfy, "vision_memory", path=path, scheme=scheme)[0]
-        for scheme in (None, "int8", "int4_g128")
+    plain, eight = (
+        run_inside(comfy, "vision_memory", path=path, scheme=scheme)[0] for scheme in (None, "int8")
     )
-    assert plain["finite"] and eight["finite"] and four["finite"]
-    assert eight["held"] < 0.51 * plain["held"] and four["held"] < 0.28 * plain["held"]
-    assert eight["private"] < 0.75 * plain["private"]
-    assert four["private"] < 0.5 * plain["private"]
+    assert plain["finite"] and eight["finite"]
+    assert eight["held"] < 0.51 * plain["held"]
+    assert eight["private"] < 0.6 * plain["private"]

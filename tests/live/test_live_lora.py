@@ -136,6 +136,21 @@ def test_the_branch_travels_with_the_codes_when_they_are_offloaded(
     line = one(facts, "gathered", scheme=scheme)
     assert line["equal"] and line["kept"]
     assert line["requantized"] < (0.2 if scheme == "int4_g128" else 0.1)
+    assert line["half"] < 0.03
+
+
+@pytest.mark.parametrize("scheme", ["fp8", "int8"])
+def test_a_quantized_file_of_the_stock_loader_takes_it_too(facts: Facts, scheme: str) -> None:
+    line = one(facts, "stock file", scheme=scheme)
+    assert line["layers"] == LAYERS and line["worst"] < LAYER_BOUND
+    assert line["saved"] < 1e-6 and line["rebuilt"]
+    assert line["quantized"] < 1e-6
+
+
+def test_a_model_that_no_loader_can_make_again_takes_it_too(facts: Facts) -> None:
+    line = one(facts, "no factory")
+    assert line["layers"] == LAYERS and line["worst"] < LAYER_BOUND
+    assert line["bake"] == "no-pristine-source"
 
 
 def test_int8_down_projections_have_it_where_the_bypass_loader_is_lost(facts: Facts) -> None:

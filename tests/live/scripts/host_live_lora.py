@@ -42,6 +42,7 @@ def run(**files: str) -> Iterator[dict[str, Any]]:
         yield from _speed(h, source, files)
         yield from _input_quantized(h, source, files)
         yield from _gathered(h, source, files)
+        yield from _foreign(h, source, files)
         yield from _others(h, source, files)
         yield from _wan(h, files)
     yield from _outside(h, source, files)
@@ -225,8 +226,46 @@ def _gathered(h: Any, source: Any, files: dict[str, str]) -> Iterator[dict[str, 
         held.copy_(new)
         again = h.error(torch.nn.functional.linear(x, held), wanted)
         kept = torch.equal(torch.nn.functional.linear(x, module.weight), wanted)
+        half = h.error(module(x.bfloat16()).float(), module(x))
         yield {"fact": "gathered", "scheme": scheme, "equal": equal, "requantized": again,
-               "kept": kept}  # fmt: skip
+               "kept": kept, "half": half}  # fmt: skip
+
+
+def _foreign(h: Any, source: Any, files: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """A quantized file as ComfyUI's own loader opens it, and a model without a factory."""
+    import comfy.sd
+
+    from fusequant.engine.errors import Refused
+    from fusequant.host.fuse_lora import fuse_loras
+    from fusequant.host.lora_match import Lora
+
+    deltas = _deltas(files["flux"], 0.8)
+    lora = Lora(Path(files["lora"]), 0.8)
+    for scheme in ("fp8", "int8"):
+        path = f"{files['folder']}/stock-{scheme}.safetensors"
+        comfy.sd.save_checkpoint(path, _quantized(source, scheme))
+        stock = comfy.sd.load_diffusion_model(path)
+        live, _ = _live(stock, (files["lora"], 0.8))
+        written = f"{files['folder']}/stock-live.safetensors"
+        comfy.sd.save_checkpoint(written, live)
+        again = comfy.sd.load_diffusion_model(written)
+        int8 = _quantized(live, "int8")
+        wanted = _quantized(fuse_loras(stock, [lora])[0], "int8")
+        yield {
+            "fact": "stock file", "scheme": scheme, "worst": _worst(stock, live, deltas),
+            "layers": len(_layers(live)), "saved": h.error(h.output(again), h.output(stock)),
+            "rebuilt": torch.equal(h.output(live.clone(force_deepcopy=True)), h.output(live)),
+            "quantized": h.error(h.weight(int8, LAYER), h.weight(wanted, LAYER)),
+        }  # fmt: skip
+    orphan = _quantized(source, "int8")
+    orphan.cached_patcher_init = None
+    live, _ = _live(orphan, (files["lora"], 0.8))
+    try:
+        kind = str(fuse_loras(orphan, [lora], bake_now=True)[1])
+    except Refused as refused:
+        kind = refused.kind
+    yield {"fact": "no factory", "layers": len(_layers(live)), "bake": kind,
+           "worst": _worst(orphan, live, deltas)}  # fmt: skip
 
 
 def _others(h: Any, source: Any, files: dict[str, str]) -> Iterator[dict[str, Any]]:
