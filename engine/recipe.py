@@ -82,7 +82,9 @@ def recipe_of(
     return Recipe(
         source=fingerprint(source),
         scheme=scheme,
-        loras=tuple(FusedLora(fingerprint(lora), *how) for lora, *how in loras),
+        loras=tuple(
+            FusedLora(fingerprint(lora), strength, rslora) for lora, strength, rslora in loras
+        ),
         keep=tuple(keep),
         dtype=dtype,
     )

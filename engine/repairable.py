@@ -106,14 +106,14 @@ def mend_layer(layer: Layer) -> Mended:
     if len(layer.parts) > 1 or part.rows is not None:
         why = "it is put together from several stored weights"
         return Mended(layer, "requantize", layer.scheme, why)
-    home = homes()[layer.scheme]
+    home, (n, k) = homes()[layer.scheme], layer.shape
     return Mended(
         layer,
         "respell",
         layer.scheme,
         f"the same codes under {home.format_id}",
         home.format_id,
-        schemes()[layer.scheme].pieces(*layer.shape, layer.dtype)["scale"].shape,
+        schemes()[layer.scheme].pieces(n, k, layer.dtype)["scale"].shape,
         home.opened_by,
     )
 

@@ -14,6 +14,7 @@ from ._schemes import check, chosen, scheme_input
 
 DTYPES = ("as in the file", "bf16", "fp16", "fp32")
 DEVICES = ("auto", "cpu")
+PREFIX = "diffusion_models/fusequant"
 
 
 class Convert(io.ComfyNode):
@@ -41,7 +42,9 @@ class Convert(io.ComfyNode):
                 scheme_input(),
                 io.String.Input(
                     "filename_prefix",
-                    default="diffusion_models/fusequant",
+                    default=PREFIX,
+                    optional=True,
+                    advanced=True,
                     tooltip="Name of the file below ComfyUI's output folder; a number is added. "
                     "Load Diffusion Model lists what lies in output/diffusion_models.",
                 ),
@@ -68,15 +71,18 @@ class Convert(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, file: str, count: Any, scheme: Any, filename_prefix: str, keep: str | None = None,
-        dtype: str | None = None, device: str | None = None, rank_stabilized: bool | None = None,
+        cls, file: str, count: Any, scheme: Any, filename_prefix: str | None = None,
+        keep: str | None = None, dtype: str | None = None, device: str | None = None,
+        rank_stabilized: bool | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         """Convert."""
         spelled = None if dtype in (None, DTYPES[0]) else dtype
         layers, cpu = tuple((keep or "").split()), device == "cpu"
         wanted = Wanted(chosen(scheme), layers, spelled, bool(rank_stabilized), cpu)
         source = paths.find("diffusion_models", file)
-        path, report = convert_file(source, paths_of(count, least=0), wanted, filename_prefix)
+        path, report = convert_file(
+            source, paths_of(count, least=0), wanted, filename_prefix or PREFIX
+        )
         return io.NodeOutput(str(path), report.text(), ui=ui.PreviewText(report.text()))
 
 

@@ -39,43 +39,7 @@ class QuantizeModel(io.ComfyNode):
                     optional=True,
                     tooltip="A plan of the GPU Advisor: its scheme is used in the place of auto.",
                 ),
-                io.Combo.Input(
-                    "backend",
-                    options=backend_names(),
-                    default="auto",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Who multiplies. auto takes the fastest backend that can; kitchen is "
-                    "ComfyUI's own.",
-                ),
-                io.String.Input(
-                    "keep",
-                    default="",
-                    multiline=True,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Layers that stay unquantized beside the ones the model family keeps: "
-                    "one name or pattern a line, such as double_blocks.0.*",
-                ),
-                io.Combo.Input(
-                    "on_failure",
-                    options=list(ON_FAILURE),
-                    default=ON_FAILURE[0],
-                    optional=True,
-                    advanced=True,
-                    tooltip="A layer that cannot be quantized stays in full precision with a "
-                    "warning, or the node refuses.",
-                ),
-                io.Combo.Input(
-                    "cache",
-                    options=list(POLICIES),
-                    default=POLICIES[0],
-                    optional=True,
-                    advanced=True,
-                    tooltip="Keep the result in a file, so that the same recipe is a file load "
-                    "the next time. auto keeps models whose file has 2 GB or more. The files lie "
-                    "in user/fusequant/cache, at most 60 GB or a fifth of the free disk.",
-                ),
+                *_advanced(),
             ],
             outputs=[
                 io.MatchType.Output(template=kind, display_name="model", tooltip="Quantized."),
@@ -108,6 +72,48 @@ class QuantizeModel(io.ComfyNode):
         run = quantize_clip if hasattr(model, "cond_stage_model") else quantize_model
         quantized, report = run(model, request)
         return io.NodeOutput(quantized, report.text(), ui=ui.PreviewText(report.text()))
+
+
+def _advanced() -> list[Any]:
+    return [
+        io.Combo.Input(
+            "backend",
+            options=backend_names(),
+            default="auto",
+            optional=True,
+            advanced=True,
+            tooltip="Who multiplies. auto takes the fastest backend that can; kitchen is "
+            "ComfyUI's own.",
+        ),
+        io.String.Input(
+            "keep",
+            default="",
+            multiline=True,
+            optional=True,
+            advanced=True,
+            tooltip="Layers that stay unquantized beside the ones the model family keeps: "
+            "one name or pattern a line, such as double_blocks.0.*",
+        ),
+        io.Combo.Input(
+            "on_failure",
+            options=list(ON_FAILURE),
+            default=ON_FAILURE[0],
+            optional=True,
+            advanced=True,
+            tooltip="A layer that cannot be quantized stays in full precision with a "
+            "warning, or the node refuses.",
+        ),
+        io.Combo.Input(
+            "cache",
+            options=list(POLICIES),
+            default=POLICIES[0],
+            optional=True,
+            advanced=True,
+            tooltip="Keep the result in a file, so that the same recipe is a file load "
+            "the next time. auto keeps models whose file has 2 GB or more. The files lie "
+            "in user/fusequant/cache, at most 60 GB or a fifth of the free disk.",
+        ),
+    ]
 
 
 NODE = QuantizeModel

@@ -56,7 +56,9 @@ class Row:
 
 
 def run_once(contender: str, scheme: str, source: Path, target: Path) -> dict[str, Any]:
-    """One process, one file."""
+    """One process, one file; nobody pays for deleting the file of the one before."""
+    if contender != "cp":
+        target.unlink(missing_ok=True)
     package = __package__.removesuffix(".engine.bench")
     module = f"{package}.engine.bench.contender"
     command = [sys.executable, "-m", module, contender, scheme, str(source), str(target)]
@@ -90,6 +92,7 @@ def bench_files(
     The comfy-kitchen loop takes part where comfy-kitchen is installed and has the scheme.
     """
     source, target = folder / "bench-source.safetensors", folder / "bench-target.safetensors"
+    copied = folder / "bench-copy.safetensors"
     tell(f"writing {size_bytes / 2**30:.1f} GiB of random weights")
     runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     errors: dict[tuple[str, str], float] = {}
@@ -101,15 +104,17 @@ def bench_files(
     try:
         write_flux_like(source, size_bytes)
         for turn in range(rounds):
-            for contender, scheme in pairs:
-                facts = run_once(contender, scheme, source, target)
+            first = turn % len(pairs)  # nobody always follows the same neighbour
+            for contender, scheme in pairs[first:] + pairs[:first]:
+                made = copied if contender == "cp" else target
+                facts = run_once(contender, scheme, source, made)
                 runs.setdefault((contender, scheme), []).append(facts)
                 tell(f"round {turn + 1}: {contender} {scheme} {facts['seconds']:.2f} s")
                 if contender != "cp" and turn == 0:
                     errors[contender, scheme] = mean_error(source, target)
     finally:
-        source.unlink(missing_ok=True)
-        target.unlink(missing_ok=True)
+        for path in (source, target, copied):
+            path.unlink(missing_ok=True)
     return [_row(*pair, found, errors.get(pair)) for pair, found in runs.items()]
 
 
