@@ -10,9 +10,52 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fusequant.engine import devices
+from fusequant.engine.measure.results import Result, read_result
+from fusequant.engine.measure.table import markdown_table
 
-README = Path(__file__).resolve().parent.parent / "README.md"
-SECTIONS: dict[str, Callable[[], str]] = {"devices": devices.table}
+ROOT = Path(__file__).resolve().parent.parent
+README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
+
+
+def newest(benchmark: str) -> tuple[Path, Result]:
+    """The newest result file of a benchmark."""
+    path = max(RESULTS.glob(f"*-{benchmark}-*.json"))
+    return path, read_result(path)
+
+
+def where(path: Path, result: Result) -> str:
+    """The file, and the machine that it was measured on."""
+    facts = result.hardware
+    machine = f"{facts['cpu']}, {facts['cores']} cores, torch {facts['torch']}"
+    return f"[{path.name}](benchmarks/results/{path.name}): {machine}."
+
+
+def files_table() -> str:
+    """Converting a large file beside the comfy-kitchen loop and `cp`."""
+    path, result = newest("files")
+    loops = {row["scheme"]: row for row in result.rows if row["contender"] == "kitchen"}
+    rows = []
+    for row in result.rows:
+        if row["contender"] == "kitchen":
+            continue
+        loop = loops.get(row["scheme"])
+        error = row["weight_error"]
+        rows.append(
+            (
+                "`cp` and fsync" if row["contender"] == "cp" else f"`{row['scheme']}`",
+                f"{row['median_s']:.1f} s",
+                f"{loop['median_s']:.1f} s" if loop else "",
+                f"{row['private_peak_bytes'] / 1e6:.0f} MB",
+                f"{loop['private_peak_bytes'] / 1e9:.1f} GB" if loop else "",
+                f"{error:.4f}" if error else "",
+                f"{loop['weight_error']:.4f}" if loop else "",
+            )
+        )
+    head = ("", "time", "plain loop", "private memory", "plain loop", "weight error", "plain loop")
+    return f"{markdown_table(head, rows)}\n\n{where(path, result)}"
+
+
+SECTIONS: dict[str, Callable[[], str]] = {"devices": devices.table, "files": files_table}
 
 
 def filled(text: str) -> str:
