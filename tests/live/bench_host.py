@@ -39,8 +39,8 @@ def rows(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
 
     def job(name: str, **options: Any) -> dict[str, Any]:
         made = run_inside(comfy, "host_jobs", LIMIT_S, job=name, user=folder / "user", **options)
-        found.extend(made)
-        return made[0]
+        found.extend({k: v for k, v in row.items() if k != "report"} for row in made)
+        return found[-1]
 
     for cache in ("off", "on"):
         job("quantize", model=model, scheme="int8", cache=cache)
@@ -85,5 +85,6 @@ def test_a_live_strength_change_takes_no_time(rows: list[dict[str, Any]], scheme
 
 
 def test_a_cached_recipe_starts_in_the_time_of_reading_it(rows: list[dict[str, Any]]) -> None:
+    """The goal; not met on a CPU yet, where building the host's model takes longer than reading."""
     start, read = one(rows, job="cached_start"), one(rows, job="read_file")
     assert start["quantize_s"] + start["stage_s"] < 1.2 * read["first_s"] + 0.5

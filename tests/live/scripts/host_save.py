@@ -125,7 +125,7 @@ def _refused(h: Any, source: Any, folder: str) -> Lines:
 
     from fusequant.engine.errors import Refused
 
-    for prefix in ("../outside", "/tmp/outside", "", "folder/"):
+    for prefix in ("../outside", "/outside/of/it", "", "folder/"):
         try:
             _save(source, prefix)
             yield {"fact": "name", "prefix": prefix, "kind": None}
