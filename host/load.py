@@ -35,7 +35,7 @@ from .backends import KITCHEN, forced_backend
 from .choosing import exact_scheme
 from .model import keep_in_memory, quantizing_device
 from .ops import compute_dtype_of, quantized_operations
-from .pristine import Init, Recipe, Request, build
+from .pristine import Init, Recipe, Request, build, pristine
 from .progress import host_progress
 from .quantize import layer_tensors
 from .report import Report
@@ -58,8 +58,19 @@ def load_diffusion_model(
     init = stored_init(str(path), backend)
     if init[0] is comfy.sd.load_diffusion_model:
         report.notes.append("read by ComfyUI's own loader, as stored")
-        return order.watched(build(init)), report
+        return order.watched(_stock(init)), report
     return order.watched(_load_stored(str(path), backend, report)), report
+
+
+def _stock(init: Init) -> Any:
+    """The host's own model of a file. On a CPU its 16-bit weights stay as they are, in the map of
+    the file: the host would copy them to float32 first, twice the memory and most of the time.
+    """
+    if comfy.model_management.get_torch_device().type != "cpu":
+        return build(init)
+    patcher = pristine(init, torch.float32)
+    patcher.cached_patcher_init = init
+    return patcher
 
 
 def stored_init(path: str, backend: str | None = None) -> Init:
