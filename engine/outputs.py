@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from .layer import Layer
 from .plan import Choice
 from .rows import all_schemes
+from .stored import home_of
 from .tensors import TensorSpec
 
 # settings of a stored layer that stay true when its codes are written again
@@ -34,10 +35,12 @@ def quant_json(scheme: str, n: int, k: int, settings: Mapping[str, object]) -> b
 
 
 def keeps_codes(layer: Layer, scheme: str, touched: bool) -> bool:
-    """True when a layer already is in `scheme`, is one whole stored weight and gets no LoRA."""
+    """True when a layer's codes are those of `scheme`, in one whole stored weight, and no LoRA
+    changes them.
+    """
     part = layer.parts[0]
     whole = len(layer.parts) == 1 and part.rows is None
-    return whole and not touched and scheme != "none" and layer.scheme == scheme
+    return whole and not touched and scheme != "none" and home_of(part) == scheme
 
 
 def output_of(choice: Choice, touched: bool, prefix: str = "") -> Output:

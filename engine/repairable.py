@@ -16,6 +16,7 @@ from .layer import Layer, Part
 from .plan import Choice
 from .problem import Problem
 from .scheme_names import schemes
+from .stored import all_codecs, home_of
 
 CORE, OURS, LATER = "ComfyUI 0.33", "FuseQuant's loaders", "ComfyUI 0.38 and FuseQuant's loaders"
 # who opens a scheme's format, by what the scheme says of core
@@ -54,7 +55,8 @@ class Mended:
     """What becomes of one layer.
 
     `action`: `keep` (plain numbers), `respell` (the same codes in `format_id`, scales as float32
-    of shape `scale_shape`), `dequantize` (to the layer's dtype) or `requantize` (to `scheme`).
+    of shape `scale_shape`), `restate` (the same codes in another order), `dequantize` (to the
+    layer's dtype) or `requantize` (to `scheme`).
     """
 
     layer: Layer
@@ -82,7 +84,7 @@ class Mend:
     @property
     def exact(self) -> bool:
         """Every number of the mended file is the number of the source."""
-        return all(mended.action in ("keep", "respell") for mended in self.layers)
+        return all(mended.action in ("keep", "respell", "restate") for mended in self.layers)
 
 
 def plain_codes(layer: Layer) -> Layer:
@@ -103,17 +105,23 @@ def mend_layer(layer: Layer) -> Mended:
         return Mended(layer, "dequantize", "none", "only matrices are stored as codes")
     if any(other.scheme != part.scheme for other in layer.parts):
         return Mended(layer, "dequantize", "none", "its parts are stored in different schemes")
+    scheme = home_of(part)
+    if scheme == "none":
+        return Mended(layer, "dequantize", "none", f"no format holds the codes of {part.scheme}")
     if len(layer.parts) > 1 or part.rows is not None:
         why = "it is put together from several stored weights"
-        return Mended(layer, "requantize", layer.scheme, why)
-    home, (n, k) = homes()[layer.scheme], layer.shape
+        return Mended(layer, "requantize", scheme, why)
+    home, (n, k) = homes()[scheme], layer.shape
+    if part.scheme in all_codecs():
+        why = f"the codes of {part.scheme} in the order of {home.format_id}"
+        return Mended(layer, "restate", scheme, why, home.format_id, None, home.opened_by)
     return Mended(
         layer,
         "respell",
         layer.scheme,
         f"the same codes under {home.format_id}",
         home.format_id,
-        schemes()[layer.scheme].pieces(n, k, layer.dtype)["scale"].shape,
+        schemes()[scheme].pieces(n, k, layer.dtype)["scale"].shape,
         home.opened_by,
     )
 

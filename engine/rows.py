@@ -12,6 +12,7 @@ from .layer import Layer, Part
 from .parts import discover
 from .scheme import Block, Row, Scheme
 from .source import Source
+from .stored import all_codecs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,10 +77,27 @@ def part_rows(source: Source, part: Part, start: int, stop: int) -> torch.Tensor
     if part.scheme == "none":
         view = plain_rows(source, part, start, stop)
         return view.to(torch.float32, copy=True)
+    codec = all_codecs().get(part.scheme)
+    if codec is not None:
+        low = start - start % codec.row_step
+        return codec.rows(_stored(source, part), part.settings, low, stop)[start - low :]
     scheme = all_schemes()[part.scheme]
     low = start - start % scheme.row_step  # block scales begin on a tile
     values = scheme.dequantize(_piece_rows(scheme, source, part, low, stop), part.settings)
     return values[start - low :]
+
+
+def _stored(source: Source, part: Part) -> dict[str, torch.Tensor]:
+    """Every stored tensor of a part by role, as views of the mapped file."""
+    return {role: source.tensor(name) for role, name in part.tensors.items()}
+
+
+def restated(source: Source, part: Part, start: int, stop: int) -> dict[str, torch.Tensor]:
+    """Rows [start, stop) of a part that a codec reads, as the codes of its home scheme."""
+    restate = all_codecs()[part.scheme].restate
+    if restate is None:
+        raise ValueError(f"codec {part.scheme} names a home and cannot restate")
+    return restate(_stored(source, part), part.settings, start, stop)
 
 
 def rows_of(layer: Layer, source: Source) -> RowReader:

@@ -24,9 +24,18 @@ from .gather import Gathered
 from .layer import Layer
 from .memory import CHUNK_ELEMENTS
 from .outputs import Output
-from .rows import RowReader, all_schemes, plain_rows, row_count, row_elements, rows_of
+from .rows import (
+    RowReader,
+    all_schemes,
+    plain_rows,
+    restated,
+    row_count,
+    row_elements,
+    rows_of,
+)
 from .scheme import Tensor
 from .source import Source
+from .stored import all_codecs
 from .tensors import TensorSpec, torch_dtype
 
 # elements of a chunk where the arithmetic is not the CPU's: enough to keep the device busy
@@ -183,7 +192,9 @@ class Stream:
     def _write_layer(self, job: Job) -> None:
         for role, data in job.output.known.items():
             self._writer.write(job.output.tensors[role].name, memoryview(data))
-        if job.output.as_stored:
+        if job.output.as_stored and job.layer.scheme in all_codecs():
+            self._reorder(job)
+        elif job.output.as_stored:
             self._restate(job)
         elif job.output.choice.scheme == "none":
             self._store_plain(job)
@@ -230,6 +241,21 @@ class Stream:
                 stored = stored.expand(spec.shape)
             self._put(spec, stored)
         self._advance(job.source_bytes)
+
+    def _reorder(self, job: Job) -> None:
+        """Write the codes of another tool's layer in the order of the scheme that holds them."""
+        layer, scheme = job.layer, all_schemes()[job.output.choice.scheme]
+        weight = job.output.tensors["weight"]
+        row_bytes = weight.size_bytes // layer.shape[0]
+        step = math.lcm(scheme.row_step, all_codecs()[layer.scheme].row_step)
+        gathered = Gathered(scheme, job.output.tensors)
+        for start, stop in job.spans(step):
+            pieces = restated(job.source, layer.parts[0], start, stop)
+            self._put(weight, pieces.pop("weight"), start * row_bytes)
+            gathered.add(pieces)
+            self._advance(job.source_bytes * (stop - start) // layer.shape[0])
+        for role, piece in gathered.tensors.items():
+            self._put(job.output.tensors[role], piece)
 
     def _largest(self, job: Job, rows: RowReader) -> torch.Tensor:
         """The largest magnitude of the whole weight, read once more before it is quantized."""

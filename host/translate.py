@@ -16,7 +16,7 @@ from ..engine.layer import Layer, Part
 from ..engine.outputs import output_of, quant_json
 from ..engine.plan import Choice
 from ..engine.repairable import mend_layer
-from ..engine.rows import plain_rows, row_count, rows_of
+from ..engine.rows import plain_rows, restated, row_count, rows_of
 from ..engine.source import Source
 from ..engine.tensors import torch_dtype
 from .quantize import json_tensor, layer_tensors
@@ -44,7 +44,7 @@ class Translation:
             self.state[layer.key] = torch.empty(layer.shape, dtype=dtype, device="meta")
             return
         mended = mend_layer(layer)
-        quantized = mended.action in ("respell", "requantize")
+        quantized = mended.action in ("respell", "restate", "requantize")
         action = "dequantize" if self._plain and quantized else mended.action
         _WAYS[action](self, layer, mended.scheme)
 
@@ -76,6 +76,18 @@ class Translation:
             self.state[spec.name] = stored
         self.how[scheme] += 1
 
+    def _restate(self, layer: Layer, scheme: str) -> None:
+        """The codes of another tool in the order of the scheme that holds them."""
+        output = output_of(Choice(layer, scheme, layer.dtype, ""), touched=False)
+        pieces = restated(self._source, layer.parts[0], 0, row_count(layer))
+        for role, spec in output.tensors.items():
+            if role in output.known:
+                self.state[spec.name] = json_tensor(output.known[role])
+            else:
+                stored = pieces[role].to(torch_dtype(spec.dtype))
+                self.state[spec.name] = _shaped(stored, spec.shape)
+        self.how[scheme] += 1
+
     def _requantize(self, layer: Layer, scheme: str) -> None:
         joined = _joined(layer, self._source)
         if joined is not None:
@@ -92,6 +104,7 @@ class Translation:
 _WAYS: dict[str, Callable[[Translation, Layer, str], None]] = {
     "keep": Translation._keep,
     "respell": Translation._respell,
+    "restate": Translation._restate,
     "dequantize": Translation._dequantize,
     "requantize": Translation._requantize,
 }

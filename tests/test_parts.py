@@ -14,6 +14,7 @@ FOLDERS = {
     "kernels.backends": "BACKEND",
     "engine.formats": "FORMAT",
     "engine.schemes": "SCHEME",
+    "engine.codecs": "CODEC",
     "engine.families": "FAMILY",
     "engine.fuse.adapters": "ADAPTER",
     "cli.verbs": "VERB",

@@ -19,7 +19,7 @@ MAY_KNOW = {
     "nodes": {"nodes", "host", "engine"},
 }
 # stages of the engine: they know the nouns and the kernels, never another stage
-STAGES = ("files", "formats", "fuse", "schemes", "families", "place", "measure", "specs")
+STAGES = ("files", "formats", "fuse", "schemes", "codecs", "families", "place", "measure", "specs")
 # a stage may use another one only where that is its whole point
 STAGE_EXCEPTIONS = {
     ("fuse", "files"),  # a LoRA is a file: it is opened by the same readers

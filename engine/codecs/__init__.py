@@ -1,0 +1,1 @@
+"""One codec a file: what other tools store, as numbers."""
