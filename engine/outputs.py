@@ -13,7 +13,10 @@ from .stored import home_of
 from .tensors import TensorSpec
 
 # settings of a stored layer that stay true when its codes are written again
-_KEPT_SETTINGS = ("full_precision_matrix_mult", "convrot", "convrot_groupsize", "group_size")
+_KEPT_SETTINGS = (
+    "full_precision_matrix_mult", "convrot", "convrot_groupsize", "group_size", "linear_dtype",
+    "orig_shape",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,15 +53,17 @@ def output_of(choice: Choice, touched: bool, prefix: str = "") -> Output:
         spec = TensorSpec(prefix + layer.key, choice.dtype, layer.shape)
         return Output(choice, {"weight": spec}, {}, as_stored=False)
     n, k = layer.shape
-    pieces = all_schemes()[choice.scheme].pieces(n, k, choice.dtype)
+    scheme, part = all_schemes()[choice.scheme], layer.parts[0]
+    as_stored = keeps_codes(layer, choice.scheme, touched)
+    lacking = scheme.optional - set(part.tensors) if as_stored else frozenset()
     tensors = {
         role: TensorSpec(prefix + layer.name + piece.suffix, piece.dtype, piece.shape)
-        for role, piece in pieces.items()
+        for role, piece in scheme.pieces(n, k, choice.dtype).items()
+        if role not in lacking
     }
-    as_stored = keeps_codes(layer, choice.scheme, touched)
-    part = layer.parts[0]
-    if as_stored and "input_scale" in part.tensors:
-        tensors["input_scale"] = TensorSpec(f"{prefix}{layer.name}.input_scale", "F32", ())
+    for role, shape in {"input_scale": (), "pre_quant_scale": (k,)}.items():
+        if as_stored and role in part.tensors:
+            tensors[role] = TensorSpec(f"{prefix}{layer.name}.{role}", "F32", shape)
     conf = quant_json(choice.scheme, n, k, part.settings if as_stored else {})
     tensors["comfy_quant"] = TensorSpec(f"{prefix}{layer.name}.comfy_quant", "U8", (len(conf),))
     return Output(choice, tensors, {"comfy_quant": conf}, as_stored)

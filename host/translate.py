@@ -16,7 +16,8 @@ from ..engine.layer import Layer, Part
 from ..engine.outputs import output_of, quant_json
 from ..engine.plan import Choice
 from ..engine.repairable import mend_layer
-from ..engine.rows import plain_rows, restated, row_count, rows_of
+from ..engine.respell import respelled
+from ..engine.rows import all_schemes, plain_rows, restated, row_count, rows_of
 from ..engine.source import Source
 from ..engine.tensors import torch_dtype
 from .quantize import json_tensor, layer_tensors
@@ -25,7 +26,7 @@ State = dict[str, torch.Tensor]
 
 # schemes whose joined parts keep their codes: what the joined layer is called
 JOINED = {"fp8": "fp8_row", "fp8_row": "fp8_row", "int8": "int8"}
-JOINED |= {name: name for name in ("int8_convrot", "int8_weight_only")}
+JOINED |= {name: name for name in ("int8_convrot", "int8_weight_only", "w4a4_convrot")}
 
 
 class Translation:
@@ -60,20 +61,14 @@ class Translation:
         self.how["dequantized"] += 1
 
     def _respell(self, layer: Layer, scheme: str) -> None:
-        """The codes as they lie in the file, scales as float32 in the shape of the format."""
+        """The codes as they lie in the file, scales in the dtype and shape of the format."""
         part = layer.parts[0]
         output = output_of(Choice(layer, scheme, layer.dtype, ""), touched=False)
         for role, spec in output.tensors.items():
             if role in output.known:
                 self.state[spec.name] = json_tensor(output.known[role])
                 continue
-            if role in part.tensors:
-                stored = self._source.tensor(part.tensors[role])
-            else:  # a bare cast has no scale: it is one
-                stored = torch.zeros(()) if role == "zeros" else torch.ones(())
-            if role != "weight":
-                stored = _shaped(stored.to(torch_dtype(spec.dtype)), spec.shape)
-            self.state[spec.name] = stored
+            self.state[spec.name] = respelled(self._source, part, role, spec)
         self.how[scheme] += 1
 
     def _restate(self, layer: Layer, scheme: str) -> None:
@@ -147,10 +142,10 @@ def _joined(layer: Layer, source: Source) -> State | None:
         codes.append(stored[low:high])
         scales.append(scale.reshape(-1)[low:high])
     scheme, (n, k) = JOINED[layer.scheme], layer.shape
-    flat = torch.cat(scales)
+    shape = all_schemes()[scheme].pieces(n, k, layer.dtype)["scale"].shape
     return {
         layer.key: torch.cat(codes),
-        f"{layer.name}.weight_scale": flat if scheme == "fp8_row" else flat.reshape(n, 1),
+        f"{layer.name}.weight_scale": torch.cat(scales).reshape(shape),
         f"{layer.name}.comfy_quant": json_tensor(quant_json(scheme, n, k, layer.parts[0].settings)),
     }
 

@@ -111,13 +111,26 @@ def dequantize_w4a4(weight: Tensor, scale: Tensor, group_size: int) -> Tensor:
 
 
 def w4a4_linear(
-    x: Tensor, weight: Tensor, scale: Tensor, group_size: int, bias: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    group_size: int,
+    bias: Tensor | None = None,
+    input_bits: int = 4,
 ) -> Tensor:
-    """y[m, n] = (xq q.T)[m, n] * sx[m] * s[n] + bias[n], with xq, sx as quantize_w4a4 of x."""
-    scale = row_scale(scale, weight.shape[0], weight.device)
-    inputs = 2 * weight.shape[1]
+    """y[m, n] = (xq q.T)[m, n] * sx[m] * s[n] + bias[n], with xq, sx as quantize_w4a4 of x.
+
+    With 8 `input_bits`, xq and sx are quantize_int8 of the rotated x; a backend may take 4 anyhow.
+    """
     return run_linear(
-        "w4a4_linear", x, weight, bias, inputs=inputs, scale=scale, group_size=group_size
+        "w4a4_linear",
+        x,
+        weight,
+        bias,
+        inputs=2 * weight.shape[1],
+        scale=row_scale(scale, weight.shape[0], weight.device),
+        group_size=group_size,
+        input_bits=input_bits,
     )
 
 

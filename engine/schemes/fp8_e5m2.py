@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..scheme import Piece, Scheme, Tensor
 from ._storage import full_precision, row_scale, weight_and_scale
+from ._whole import LARGEST
 
 if TYPE_CHECKING:
     import torch
@@ -20,14 +21,14 @@ def pieces(n: int, k: int, dtype: str) -> dict[str, Piece]:
 
 
 def quantize(
-    weight: torch.Tensor, amax: torch.Tensor | None = None, dtype: str = "BF16"
+    weight: torch.Tensor, whole: torch.Tensor | None = None, dtype: str = "BF16"
 ) -> dict[str, torch.Tensor]:
     """scale = max(amax / 57344, 1e-30); weight (rows, k) -> codes (rows, k), scale ()."""
     import torch
 
     from ...kernels import ops
 
-    codes, scale = ops.quantize_fp8(weight, amax, torch.float8_e5m2)
+    codes, scale = ops.quantize_fp8(weight, whole, torch.float8_e5m2)
     return {"weight": codes, "scale": scale}
 
 
@@ -65,5 +66,6 @@ SCHEME = Scheme(
     linear=linear,
     worst_error=0.06,
     row_axis={"weight": 0},
+    survey=LARGEST,
     aliases={"float8-e5m2": None},
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..constraints import Dtypes, On
+from ..constraints import Dtypes, NotEmpty, On
 from ..registry import Claim
 from . import _reference_blocks
 
@@ -29,7 +29,7 @@ def quantize_mxfp8(weight: Tensor) -> tuple[Tensor, Tensor]:
     comfy-kitchen takes NaN for zero, and leaves NaN where a block is too small for any exponent.
     """
     values = weight.to(torch.float32)
-    if values.numel() and not bool(values.isfinite().all()):
+    if not bool(values.isfinite().all()):
         return _reference_blocks.quantize_mxfp8(weight)
     codes, scale = _kitchen().quantize_mxfp8(values, pad_32x=True)
     return torch.where(codes.isnan(), 0, codes.view(torch.uint8)).view(E4M3), _bytes(scale)
@@ -151,7 +151,7 @@ def _bytes(scale: Tensor) -> Tensor:
     return scale.view(torch.uint8).contiguous()
 
 
-_HERE = (On(("cpu", "cuda")),)
+_HERE = (On(("cpu", "cuda")), NotEmpty())
 _FLOATS = (*_HERE, Dtypes((torch.bfloat16, torch.float16, torch.float32)))
 # its CUDA kernels are what ComfyUI runs
 _FIRST_ON_CUDA = {"cuda": 10}

@@ -23,7 +23,7 @@ def dequantize_mxfp8(weight: Tensor, scale: Tensor) -> Tensor:
     """(N, K) e4m3, tiled uint8 -> (N, K) float32."""
     rows, k = weight.shape
     spread = bits.e8m0_to_float(untiled(scale, rows, k // 32)).unsqueeze(-1)
-    return bits.e4m3_to_float(weight).view(rows, -1, 32).mul_(spread).view(rows, k)
+    return bits.e4m3_to_float(weight).view(rows, k // 32, 32).mul_(spread).view(rows, k)
 
 
 def mxfp8_linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:

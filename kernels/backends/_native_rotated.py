@@ -41,6 +41,7 @@ class Bins:
         """float32 -> uint8, the index of the nearest level."""
         half = REACH * self.per_unit
         at = (values * self.per_unit).add_(half).clamp_(0, 2 * half - 1).to(torch.int32).view(-1)
+        at.clamp_(min=0)  # where NaN came out
         above = values.view(-1) >= self.turning.index_select(0, at)
         return self.low.index_select(0, at).add_(above).view(values.shape)
 
@@ -139,7 +140,7 @@ def quantize_w4a8(
     scale = torch.empty((rows, k // group_size), dtype=E4M3)
     channel = torch.empty(rows, dtype=torch.float32)
     for start, stop in blocks_of_rows(rows, k, RUN_ELEMENTS, RUN_ROWS):
-        grouped = rotated(weight[start:stop], rotation).view(stop - start, -1, group_size)
+        grouped = plain.in_groups(weight[start:stop], group_size, rotation)
         some = _run(grouped, codebook, table)
         codes[start:stop], scale[start:stop], channel[start:stop] = some
     return codes, scale, channel
@@ -188,11 +189,12 @@ def _between(values: Tensor, levels: Tensor) -> Tensor:
 
 def integers(weight: Tensor, scale: Tensor, codebook: Tensor | None) -> Tensor:
     """`plain.integers` as int8: the values of 16 codes for each group, one of them looked up."""
-    codes = bits.unpack_nibbles(weight).view(*scale.shape, -1)
+    size = 2 * weight.shape[1] // scale.shape[1]
+    codes = bits.unpack_nibbles(weight).view(*scale.shape, size)
     levels = torch.arange(-8.0, 8.0) if codebook is None else codebook
     numbers = (levels * scale.to(torch.float32).unsqueeze(-1)).round_().clamp_(-127.0, 127.0)
     found = torch.gather(numbers.to(torch.int8), 2, codes.to(torch.int64))
-    return found.view(weight.shape[0], -1)
+    return found.flatten(1)
 
 
 def dequantize_w4a8(

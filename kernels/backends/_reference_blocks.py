@@ -31,14 +31,14 @@ def quantize_mxfp8(weight: Tensor) -> tuple[Tensor, Tensor]:
     scale = bits.e8m0_to_float(exponents).unsqueeze(-1)
     values = torch.where(scale == 0, 0.0, blocks / scale).clamp_(-448.0, 448.0)
     exponents.masked_fill_(~largest.isfinite(), NOT_FINITE)
-    return values.to(E4M3).view(blocks.shape[0], -1), tiled(exponents)
+    return values.to(E4M3).flatten(1), tiled(exponents)
 
 
 def dequantize_mxfp8(weight: Tensor, scale: Tensor) -> Tensor:
     """(N, K) e4m3, tiled uint8 -> (N, K) float32."""
     rows, k = weight.shape
     spread = bits.e8m0_to_float(untiled(scale, rows, k // 32)).unsqueeze(-1)
-    return (weight.to(torch.float32).view(rows, -1, 32) * spread).view(rows, k)
+    return (weight.to(torch.float32).view(rows, k // 32, 32) * spread).view(rows, k)
 
 
 def quantize_nvfp4(weight: Tensor, scale_2: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,7 +48,7 @@ def quantize_nvfp4(weight: Tensor, scale_2: Tensor) -> tuple[Tensor, Tensor]:
     scale = wanted.clamp(max=448.0).to(E4M3)
     total = (scale_2 * scale.to(torch.float32)).unsqueeze(-1)
     values = torch.where(total == 0, 0.0, blocks / total).clamp_(-6.0, 6.0)
-    packed = bits.pack_high_first(e2m1(values.view(blocks.shape[0], -1)))
+    packed = bits.pack_high_first(e2m1(values.flatten(1)))
     return packed, tiled(scale.view(torch.uint8))
 
 
@@ -58,7 +58,7 @@ def dequantize_nvfp4(weight: Tensor, scale: Tensor, scale_2: Tensor) -> Tensor:
     stored = untiled(scale, rows, k // 16).contiguous().view(E4M3)
     total = (scale_2 * stored.to(torch.float32)).unsqueeze(-1)
     values = bits.e2m1_to_float(bits.unpack_high_first(weight))
-    return (values.view(rows, -1, 16) * total).view(rows, k)
+    return (values.view(rows, k // 16, 16) * total).view(rows, k)
 
 
 def e2m1(values: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ LEVELS = (
     -0.980602, -0.794529, -0.638165, -0.500986, -0.377321, -0.263187, -0.155210, -0.050720,
     0.052541, 0.156985, 0.265284, 0.379533, 0.502636, 0.638953, 0.794876, 0.980671,
 )  # fmt: skip
-SOONEST_KURTOSIS, KURTOSIS_SAMPLE = -0.1, 1 << 19
+LEAST_EXCESS, KURTOSIS_SAMPLE = -0.1, 1 << 19
 LLOYD_SAMPLE, LLOYD_ROUNDS = 300_000, 25
 FITTED, LEAST = 2, 1e-8  # rounds of levels and group scales in turn; the smallest scale
 
@@ -55,17 +55,26 @@ def w4a8_codebook(sample: Tensor, group_size: int, rotation: int) -> Tensor:
 
 def codebook_of(sample: Tensor, group_size: int, rotation: int, move: Move) -> Tensor:
     """The fixed table, or levels fitted in rounds of `move`."""
-    grouped = rotated(sample, rotation).view(sample.shape[0], -1, group_size)
+    grouped = in_groups(sample, group_size, rotation)
     normal = grouped / grouped.abs().amax(dim=-1, keepdim=True).clamp(min=LEAST)
-    some = drawn(normal.flatten(), KURTOSIS_SAMPLE)
-    excess = ((some - some.mean()) / (some.std() + 1e-9)).pow(4).mean() - 3.0
-    if not excess.item() > SOONEST_KURTOSIS:
+    if not normal.numel() or not excess(drawn(normal.flatten(), KURTOSIS_SAMPLE)) > LEAST_EXCESS:
         return torch.tensor(LEVELS, dtype=torch.float32, device=sample.device)
     values = drawn(normal.flatten(), LLOYD_SAMPLE)
     levels = torch.quantile(values, torch.linspace(0, 1, 16, device=values.device))
     for _ in range(LLOYD_ROUNDS):
         levels = move(values, levels)
     return levels.contiguous()
+
+
+def excess(values: Tensor) -> float:
+    """The excess kurtosis: the mean fourth power of numbers over their spread, less 3."""
+    return float(((values - values.mean()) / (values.std() + 1e-9)).pow(4).mean() - 3.0)
+
+
+def in_groups(weight: Tensor, group_size: int, rotation: int) -> Tensor:
+    """(N, K) -> (N, K / group_size, group_size) float32, rotated."""
+    rows, k = weight.shape
+    return rotated(weight, rotation).view(rows, k // group_size, group_size)
 
 
 def drawn(values: Tensor, count: int) -> Tensor:
@@ -91,7 +100,7 @@ def quantize_w4a8(
     weight: Tensor, codebook: Tensor, group_size: int, rotation: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(N, K) -> (N, K / 2) int8, (N, K / group_size) e4m3, (N) float32."""
-    grouped = rotated(weight, rotation).view(weight.shape[0], -1, group_size)
+    grouped = in_groups(weight, group_size, rotation)
     size = grouped.abs().amax(dim=-1, keepdim=True).clamp(min=LEAST)
     level = codebook[between(grouped / size, codebook)]
     for _ in range(FITTED):
@@ -124,8 +133,9 @@ def integers(weight: Tensor, scale: Tensor, codebook: Tensor | None) -> Tensor:
     """(N, K / 2) int8 codes -> (N, K): the whole numbers within +-127 that they stand for."""
     codes = nibbles(weight)
     values = codes.to(torch.float32) - 8.0 if codebook is None else codebook[codes.to(torch.int32)]
-    spread = values.view(*scale.shape, -1) * scale.to(torch.float32).unsqueeze(-1)
-    return spread.view(weight.shape[0], -1).round_().clamp_(-127.0, 127.0)
+    grouped = values.view(*scale.shape, 2 * weight.shape[1] // scale.shape[1])
+    spread = grouped * scale.to(torch.float32).unsqueeze(-1)
+    return spread.flatten(1).round_().clamp_(-127.0, 127.0)
 
 
 def dequantize_w4a8(
@@ -151,14 +161,14 @@ def w4a8_linear(
 
 def pack_low_first(codes: Tensor) -> Tensor:
     """Whole numbers (N, K) -> their low four bits, two a byte, even ones in the low nibble."""
-    pairs = (codes.to(torch.int16) & 15).view(codes.shape[0], -1, 2)
+    pairs = (codes.to(torch.int16) & 15).view(codes.shape[0], codes.shape[1] // 2, 2)
     return (pairs[..., 0] | (pairs[..., 1] << 4)).to(torch.uint8).view(torch.int8)
 
 
 def nibbles(weight: Tensor) -> Tensor:
     """(N, K / 2) int8 -> (N, K) uint8 0..15."""
     packed = weight.view(torch.uint8)
-    return torch.stack((packed & 15, packed >> 4), dim=-1).view(weight.shape[0], -1)
+    return torch.stack((packed & 15, packed >> 4), dim=-1).flatten(1)
 
 
 def signed(weight: Tensor) -> Tensor:
