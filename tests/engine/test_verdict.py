@@ -9,7 +9,7 @@ import pytest
 from fusequant.engine.errors import Refused
 from fusequant.engine.measure.delta import LayerDelta, Sums, lora_left
 from fusequant.engine.measure.errors import LayerError
-from fusequant.engine.measure.heatmap import grid, heatmap, place_of
+from fusequant.engine.measure.heatmap import heatmap, panels, place_of
 from fusequant.engine.measure.images import ImageLikeness
 from fusequant.engine.measure.picture import pixels
 from fusequant.engine.measure.verdict import LEVELS, Measured, judge, thresholds
@@ -90,12 +90,12 @@ def test_places_of_layers() -> None:
     assert place_of("img_in") == ("", 0, "img_in")
 
 
-def test_the_grid_has_a_cell_for_each_layer() -> None:
-    kinds, blocks, values = grid([GOOD, BAD, LayerError("img_in", 0.0, 0.0, 1.0)])
-    assert blocks == ["0", "double_blocks.0", "double_blocks.1"]
-    assert set(kinds) == {"img_in", "img_mlp.0", "img_mlp.2"}
-    assert values[kinds.index("img_mlp.2")][2] == 0.4
-    assert math.isnan(values[kinds.index("img_mlp.2")][1])
+def test_a_panel_for_each_stack_has_a_cell_for_each_layer() -> None:
+    blocks, outside = panels([GOOD, BAD, LayerError("img_in", 0.0, 0.0, 1.0)])
+    assert (blocks.stack, blocks.kinds) == ("double_blocks", ("img_mlp.0", "img_mlp.2"))
+    assert blocks.blocks == (0, 1)
+    assert blocks.errors[1][1] == 0.4 and math.isnan(blocks.errors[1][0])
+    assert (outside.stack, outside.kinds) == ("", ("img_in",))
 
 
 def test_the_heat_map_is_a_picture() -> None:
