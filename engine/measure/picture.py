@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,16 @@ def pixels(figure: Figure) -> torch.Tensor:
     canvas.draw()
     drawn = numpy.asarray(canvas.buffer_rgba())[..., :3]
     return torch.from_numpy(drawn.copy()).to(torch.float32)[None] / 255
+
+
+def stacked(pictures: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Pictures (1, height, width, 3) below each other on white, as wide as the widest."""
+    import torch
+    import torch.nn.functional as F  # noqa: N812 - torch's own spelling
+
+    widest = max(picture.shape[2] for picture in pictures)
+    wide = [F.pad(p, (0, 0, 0, widest - p.shape[2]), value=1.0) for p in pictures]
+    return torch.cat(wide, 1)
 
 
 def blank() -> torch.Tensor:
