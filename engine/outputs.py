@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from .layer import Layer
 from .plan import Choice
 from .rows import all_schemes
+from .scheme import Piece
 from .stored import home_of
 from .tensors import TensorSpec
 
@@ -53,13 +54,11 @@ def output_of(choice: Choice, touched: bool, prefix: str = "") -> Output:
         spec = TensorSpec(prefix + layer.key, choice.dtype, layer.shape)
         return Output(choice, {"weight": spec}, {}, as_stored=False)
     n, k = layer.shape
-    scheme, part = all_schemes()[choice.scheme], layer.parts[0]
+    part = layer.parts[0]
     as_stored = keeps_codes(layer, choice.scheme, touched)
-    lacking = scheme.optional - set(part.tensors) if as_stored else frozenset()
     tensors = {
         role: TensorSpec(prefix + layer.name + piece.suffix, piece.dtype, piece.shape)
-        for role, piece in scheme.pieces(n, k, choice.dtype).items()
-        if role not in lacking
+        for role, piece in _pieces(choice, as_stored).items()
     }
     for role, shape in {"input_scale": (), "pre_quant_scale": (k,)}.items():
         if as_stored and role in part.tensors:
@@ -67,6 +66,19 @@ def output_of(choice: Choice, touched: bool, prefix: str = "") -> Output:
     conf = quant_json(choice.scheme, n, k, part.settings if as_stored else {})
     tensors["comfy_quant"] = TensorSpec(f"{prefix}{layer.name}.comfy_quant", "U8", (len(conf),))
     return Output(choice, tensors, {"comfy_quant": conf}, as_stored)
+
+
+def _pieces(choice: Choice, as_stored: bool) -> Mapping[str, Piece]:
+    """What the chosen scheme stores; of a weight that lies in the file, as it lies there."""
+    scheme, part, (n, k) = all_schemes()[choice.scheme], choice.layer.parts[0], choice.layer.shape
+    if not as_stored or part.scheme != scheme.name:
+        return scheme.pieces(n, k, choice.dtype)
+    if scheme.stored_pieces is None:
+        found = scheme.pieces(n, k, choice.dtype)
+    else:
+        found = scheme.stored_pieces(n, k, choice.dtype, part.settings)
+    lacking = scheme.optional - set(part.tensors)
+    return {role: piece for role, piece in found.items() if role not in lacking}
 
 
 def specs_of(outputs: Iterable[Output]) -> list[TensorSpec]:

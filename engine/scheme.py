@@ -103,6 +103,8 @@ class Scheme:
     rows_per[role]: the rows that one index along `row_axis` stands for, 1 where it is not told;
         row_tile[role]: that axis can be cut at multiples of this alone, and is filled up to one.
     optional: roles that a weight stored by another tool may lack.
+    stored_pieces(n, k, dtype, settings) -> `pieces` of a weight stored with these settings, where
+        they change a shape; None: they never do.
     dequantize(tensors, settings) -> (rows, k) float32: from the pieces of a run of rows, any scale
         shape that the readers of this storage accept; `settings` is the layer's JSON.
     linear(x, tensors, settings, bias) -> y: what the layer computes, on the backend in force.
@@ -131,6 +133,7 @@ class Scheme:
     survey: Survey | None = None
     finite: Callable[[Tensors], bool] = scales_are_finite
     optional: frozenset[str] = frozenset()
+    stored_pieces: Callable[[int, int, str, Mapping[str, object]], dict[str, Piece]] | None = None
     refuses: Callable[[int, int], str | None] = lambda n, k: None
     aliases: Mapping[str, str | None] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from ..source import Source
 from ._layers import Claim, Reading, quantized_names
 from ._markers import DAMAGED, Marker, ids, markers
 from ._names import covering_marker, has_marker, is_closed, is_quantized
+from ._packed import PACKED, packed, rotates
 
 GROUP = 128
 FLOAT8_ON_INT8 = {"I8": "float8-marker-on-int8"}
@@ -24,7 +25,7 @@ CLAIMS = {
     "int8_tensorwise": Claim(("tensor", "row"), INT8_ON_FLOAT8),
 }
 INT4 = "awq_w4a16"
-READ = frozenset((*CLAIMS, INT4))
+READ = frozenset((*CLAIMS, INT4, *PACKED))
 
 
 def detect(source: Source) -> bool:
@@ -61,12 +62,6 @@ def claim_of(marker: Marker, reading: Reading, name: str) -> Claim:
         settings=settings,
         scheme=scheme,
     )
-
-
-def rotates(group: int, shape: tuple[int, ...]) -> bool:
-    """The group is a power of 4 that divides the inputs of a matrix."""
-    power = group >= 4 and group & (group - 1) == 0 and group.bit_length() % 2 == 1
-    return power and len(shape) == 2 and shape[1] % group == 0
 
 
 def int4(reading: Reading, name: str, marker: Marker) -> None:
@@ -110,6 +105,10 @@ def mark(reading: Reading, name: str, marker: Marker) -> None:
         reading.tell("marker-without-layer", f"{marker.id} for no weight", name)
     elif marker.id == INT4:
         int4(reading, name, marker)
+    elif marker.id in PACKED:
+        packed(reading, name, marker)
+    elif weight.dtype == "U8":
+        reading.tell("codes-shape", f"U8 {list(weight.shape)} as {marker.id}", name)
     elif is_quantized(weight):
         group = marker.size("group_size", GROUP)
         if marker.id == "float8_e4m3fn_blockwise" and group != GROUP:

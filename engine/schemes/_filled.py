@@ -12,17 +12,6 @@ if TYPE_CHECKING:
 
 # in a layer's JSON, where codes are filled up: the shape that the weight has without that
 ORIGINAL = "orig_shape"
-TILE = (128, 4)  # rows and columns of block scales that lie together
-
-
-def filled(size: int, multiple: int) -> int:
-    """The next multiple, `size` itself where it is one."""
-    return -(-size // multiple) * multiple
-
-
-def tiled(n: int, blocks: int) -> tuple[int, int]:
-    """The shape of the scales of `n` rows of `blocks` blocks, filled up to whole tiles."""
-    return filled(n, TILE[0]), filled(blocks, TILE[1])
 
 
 def original(n: int, k: int, multiple: int) -> dict[str, object]:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..scheme import Group, Piece, Scheme
-from ._filled import TILE, filled, filled_linear, original, real_shape, tiled
+from ..tiling import ROWS, filled, tiled
+from ._filled import filled_linear, original, real_shape
 from ._storage import check_shape, full_precision, stored
 
 if TYPE_CHECKING:
@@ -97,8 +98,8 @@ SCHEME = Scheme(
     dequantize=dequantize,
     linear=linear,
     worst_error=0.03,
-    row_step=TILE[0],
-    row_tile={"scale": TILE[0]},
+    row_step=ROWS,
+    row_tile={"scale": ROWS},
     finite=finite,
     refuses=refuses,
     aliases={"mx-fp8": None, "microscaling-fp8": None},

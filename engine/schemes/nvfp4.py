@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..scheme import Group, Piece, Scheme
-from ._filled import TILE, filled, filled_linear, original, real_shape, tiled
+from ..tiling import ROWS, filled, tiled
+from ._filled import filled_linear, original, real_shape
 from ._storage import check_shape, full_precision, stored
 from ._whole import LARGEST
 
@@ -106,8 +107,8 @@ SCHEME = Scheme(
     dequantize=dequantize,
     linear=linear,
     worst_error=0.1,
-    row_step=TILE[0],
-    row_tile={"scale": TILE[0]},
+    row_step=ROWS,
+    row_tile={"scale": ROWS},
     survey=LARGEST,
     refuses=refuses,
     aliases={"fp4": None, "nv-fp4": None},

@@ -42,6 +42,13 @@ def pieces(n: int, k: int, dtype: str) -> dict[str, Piece]:
     }
 
 
+def stored_pieces(n: int, k: int, dtype: str, settings: Mapping[str, object]) -> dict[str, Piece]:
+    """`pieces` with a scale for each group of the size that the JSON names."""
+    size = group_size(settings, "group_size", GROUP_SIZE, k)
+    scale = Piece(".weight_s_rel", "U8", (n, k // size))
+    return {**pieces(n, k, dtype), "scale": scale}
+
+
 def sampled(n: int, k: int) -> int:
     """How many rows decide the levels: all, or as many as hold SAMPLE numbers."""
     return min(n, max(1, SAMPLE // max(k, 1)))
@@ -138,6 +145,7 @@ SCHEME = Scheme(
     row_step=ROWS,
     survey=Survey(codebook, lambda n, k: sampled(n, k) * k),
     optional=frozenset(("codebook",)),
+    stored_pieces=stored_pieces,
     refuses=refuses,
     aliases={"asym-w4a8-int8": None, "w4a8-int8": None},
 )
