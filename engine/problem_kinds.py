@@ -46,9 +46,9 @@ KINDS: dict[str, Kind] = {
     "rotated-float8": Kind("int8 codes under a convrot marker", AGAIN, refuses=True),
     "zeros-not-zero": Kind("symmetric int4 codes: all weight_zeros 0", AGAIN, refuses=True),
     "codes-shape": Kind("codes of the shape that the format packs", AGAIN, refuses=True),
-    "scales-missing": Kind("every scale that the format has", AGAIN, refuses=True),
+    "group-size": Kind("groups that divide the inputs", AGAIN, refuses=True),
+    "tensor-absent": Kind("all tensors of the layer's format", AGAIN, refuses=True),
     "asymmetric-codes": Kind("symmetric codes: no weight_correction", AGAIN, refuses=True),
-    "group-of-inputs": Kind("groups of 4, 8 or a multiple of 16 inputs", AGAIN, refuses=True),
     "convrot-groupsize": Kind("a power of 4 that divides K", AGAIN, refuses=True),
     # numbers that are known although the file says something else
     "float8-marker-on-int8": Kind("the format int8_tensorwise for int8 codes", REPAIR),

@@ -124,7 +124,7 @@ def packed(reading: Reading, name: str, marker: Marker) -> None:
             shape = beside.shape(rows, k if beside is SMOOTHING else columns, max(1, group))
             _check(reading, name, beside, spec, shape, (rows, columns))
         elif not beside.optional:
-            reading.tell("scales-missing", f"{marker.id} without {beside.leaf}", name)
+            reading.tell("tensor-absent", f"{marker.id} without {beside.leaf}", name)
     if "weight_correction" in module:
         reading.tell("asymmetric-codes", "weight_correction beside the codes", name)
     if weight.size_bytes <= SMALL_BYTES:
@@ -147,7 +147,7 @@ def _settings(
     if form.groups is not None:
         settings["group_size"] = size = marker.size("group_size", form.groups)
         if size < 4 or k % size or (16 % size and size % 16):
-            reading.tell("group-of-inputs", f"group_size {size} for {k} inputs", name)
+            reading.tell("group-size", f"group_size {size} for {k} inputs", name)
     if form.rotation is not None:
         settings["convrot_groupsize"] = size = marker.size("convrot_groupsize", form.rotation)
         if not rotates(size, shape):

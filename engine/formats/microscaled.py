@@ -157,7 +157,7 @@ def split(source: Source) -> Contents:
     for name, module in reading.modules.items():
         weight = module.get("weight")
         if name not in found and weight is not None and _is_matrix_of_bytes(weight):
-            reading.tell("scales-missing", f"U8 {list(weight.shape)} without scales", name)
+            reading.tell("tensor-absent", f"U8 {list(weight.shape)} without scales", name)
     for name in quantized_names(reading):
         reading.codes(name, UNMARKED)
     return reading.contents("microscaled")

@@ -15,13 +15,15 @@ from fusequant.engine.errors import Refused
 from fusequant.engine.files.open import open_source
 from fusequant.engine.layer import Layer
 from fusequant.engine.pipeline import convert
+from fusequant.engine.problem_kinds import KINDS
 from fusequant.engine.read import examine, formats, read
 from fusequant.engine.rewrite import prepare_dequant, prepare_repair
 from fusequant.engine.rows import rows_of
 from fusequant.engine.source import Source
 
 from .dialects import NAME, Tensors, marker
-from .dialects_blocks import BLOCKS, SMOOTHED, K, N, nvfp4, w4a8
+from .dialects_blocks import BLOCKS, SMOOTHED, K, N
+from .faults_blocks import FAULTS, NV, damaged, with_
 
 ALL = BLOCKS | SMOOTHED
 every = pytest.mark.parametrize("name", ALL)
@@ -124,68 +126,16 @@ def test_reading_needs_no_torch(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
 
 
-def without(tensors: Tensors, *leaves: str) -> Tensors:
-    return {k: t for k, t in tensors.items() if k.rpartition(".")[2] not in leaves}
-
-
-def with_(tensors: Tensors, **leaves: torch.Tensor) -> Tensors:
-    return tensors | {f"{NAME}.{leaf}": tensor for leaf, tensor in leaves.items()}
-
-
-def damaged(at: int, byte: int) -> torch.Tensor:
-    """The block scales of the nvfp4 layer with one other byte."""
-    scales = nvfp4()[0][f"{NAME}.weight_scale"].clone()
-    scales.view(-1)[at] = byte
-    return scales
-
-
-NV, W48 = nvfp4()[0], w4a8(None)[0]
-# id: (tensors, problem, whether it is refused)
-FAULTS: dict[str, tuple[Tensors, str, bool]] = {
-    "no block scales": (without(NV, "weight_scale"), "scales-missing", True),
-    "no whole scale": (without(NV, "weight_scale_2"), "scales-missing", True),
-    "scales not in tiles": (
-        with_(NV, weight_scale=torch.ones(N, K // 16).to(torch.uint8)), "scale-shape", True,
-    ),
-    "float scales": (with_(NV, weight_scale=torch.ones(256, 16)), "scale-dtype", True),
-    "float codes": (with_(NV, weight=torch.ones(N, K // 2)), "codes-shape", True),
-    "three sides": (
-        with_(NV, weight=torch.ones(2, N, K // 2).to(torch.uint8)), "codes-shape", True
-    ),
-    "NaN block": (with_(NV, weight_scale=damaged(700, 0x7F)), "scale-not-finite", True),
-    "negative block": (with_(NV, weight_scale=damaged(700, 0x81)), "scale-negative", False),
-    "NaN whole": (with_(NV, weight_scale_2=torch.tensor(torch.nan)), "scale-not-finite", True),
-    "zero whole": (with_(NV, weight_scale_2=torch.tensor(0.0)), "scale-zero", False),
-    "two whole scales": (with_(NV, weight_scale_2=torch.ones(2)), "scale-shape", True),
-    "NaN levels": (
-        with_(W48, weight_codebook=torch.full((16,), torch.nan)), "scale-not-finite", True
-    ),
-    "asymmetric": (with_(W48, weight_correction=torch.ones(16, N)), "asymmetric-codes", True),
-    "no row scales": (without(W48, "weight_s_channel"), "scales-missing", True),
-    "groups of 6": (
-        with_(W48, comfy_quant=marker(format="asym_w4a8_int8", group_size=6)),
-        "group-of-inputs", True,
-    ),
-    "rotation of 100": (
-        with_(W48, comfy_quant=marker(format="asym_w4a8_int8", convrot_groupsize=100)),
-        "convrot-groupsize", True,
-    ),
-    "bytes under float8": (with_(NV, comfy_quant=marker(format="float8_e4m3fn")), "codes-shape",
-                           True),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", FAULTS)
-def test_faults_are_told_by_name(name: str, tmp_path: Path) -> None:
-    tensors, kind, refused = FAULTS[name]
-    source = opened(tmp_path, tensors)
-    assert kind in {problem.kind for problem in examine(source).problems}
-    if refused:
-        with pytest.raises(Refused) as refusal:
-            read(source)
-        assert refusal.value.layer == NAME
-    else:
-        read(source)
+def test_a_refusal_names_the_layer(tmp_path: Path) -> None:
+    for pairs in FAULTS.values():
+        for sick, _ in pairs:
+            source = opened(tmp_path, sick)
+            problems = examine(source).problems
+            assert {problem.layer for problem in problems} == {NAME}
+            if any(KINDS[problem.kind].refuses for problem in problems):
+                with pytest.raises(Refused) as refusal:
+                    read(source)
+                assert refusal.value.layer == NAME
 
 
 def test_what_fills_up_a_tile_is_no_fault(tmp_path: Path) -> None:
