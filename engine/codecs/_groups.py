@@ -44,7 +44,9 @@ def unpack(packed: torch.Tensor, bits: int) -> torch.Tensor:
     """Codes of 1, 2, 4 or 8 bits, lowest first: any integer dtype (..., m) -> uint8 (..., n)."""
     import torch
 
-    found = packed.contiguous().view(torch.uint8)
+    if not packed.is_contiguous() or packed.stride(-1) != 1:  # a last size of 1 has any stride
+        packed = packed.clone(memory_format=torch.contiguous_format)
+    found = packed.view(torch.uint8)
     if bits == 8:
         return found
     each = [(found >> at) & ((1 << bits) - 1) for at in range(0, 8, bits)]
@@ -87,16 +89,16 @@ def numbers(groups: Groups) -> torch.Tensor:
 
 
 def home(settings: Settings) -> str | None:
-    """Where codes can live as they are: 4 bits in groups of whole 128s, 8 bits in whole rows.
+    """Where codes can live as they are: 4 bits in groups of whole 128s, any in whole rows.
 
     `centered`: integers around 0 without zero points, offsets and columns; `scale`: its dtype.
     """
     bits, size, k = (whole(settings, key) for key in ("bits", "group", "inputs"))
     if not settings["centered"] or k % size:
         return None
-    if bits == 4 and size % INT4_GROUP == 0 and settings["scale"] in ("BF16", "F16"):
+    if bits <= 4 and size % INT4_GROUP == 0 and settings["scale"] in ("BF16", "F16"):
         return "int4_g128"
-    return "int8_weight_only" if bits == 8 and size == k else None
+    return "int8_weight_only" if size == k else None
 
 
 def pieces(groups: Groups, scheme: str | None) -> dict[str, torch.Tensor]:

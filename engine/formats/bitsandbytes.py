@@ -10,9 +10,9 @@ from ..source import Source
 from ..tensors import TensorSpec
 from ._foreign import detected, unread
 from ._layers import Reading
+from ._names import QUANT_STATE
 from ._stored import check_finite, check_scales, coded, expect, name_of, needed
 
-STATE = ".quant_state.bitsandbytes__"
 MAX_STATE_BYTES = 1 << 16
 BESIDE = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map")
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
@@ -24,7 +24,7 @@ def signs(source: Source) -> bool:
     """State tensors beside the weight."""
     return any(
         name.endswith((".SCB", ".weight_format", ".weight.absmax", ".weight.quant_map"))
-        or STATE in name
+        or QUANT_STATE in name
         for name in source.tensors
     )
 
@@ -121,7 +121,7 @@ def split(source: Source) -> Contents:
     """Quantized weights by the tensors beside them, the rest as it is."""
     reading = Reading(source)
     for name, spec in source.tensors.items():
-        key, mark, _ = name.partition(STATE)
+        key, mark, _ = name.partition(QUANT_STATE)
         if mark:
             four_bits(reading, key, spec)
     for name, module in reading.modules.items():

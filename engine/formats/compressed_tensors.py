@@ -52,14 +52,15 @@ def refuse_order(reading: Reading, name: str) -> None:
 def packed(reading: Reading, name: str) -> None:
     """List a weight whose codes are packed in int32 along its inputs."""
     key, module = f"{name}.weight", reading.modules[name]
+    if module["weight_packed"].dtype != "I32":
+        dtype = module["weight_packed"].dtype
+        raise unread("compressed-tensors-fp4", f"weight_packed of dtype {dtype}", name)
     found = needed(reading, key, *(f"{name}.weight_{x}" for x in ("packed", "scale", "shape")))
     shape = shape_of(reading, name, found[2]) if found else None
     if shape is None:
         return
     (n, k), codes, scale, zeros = shape, found[0], found[1], module.get("weight_zero_point")
     bits = next((bits for bits in BITS if codes.shape == (n, -(-k * bits // 32))), 0)
-    if codes.dtype != "I32":
-        raise unread("compressed-tensors-fp4", f"{codes.dtype} codes in {codes.name}", name)
     groups = scale.shape[1] if len(scale.shape) == 2 else 1
     if not bits or k % groups or scale.elements not in (1, n * groups):
         text = f"{codes.name} {list(codes.shape)}, {scale.name} {list(scale.shape)}"

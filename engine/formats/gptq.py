@@ -20,6 +20,7 @@ from ._names import leaves
 from ._stored import check_scales, coded, dtype_of, grouping, needed
 
 BITS = (2, 4, 8)
+LEAST_GROUP = 16
 CONFIGS = ("quantize_config.json", "config.json")
 MAX_CONFIG_BYTES = 1 << 20
 LESS_ONE = {"gptq": 1, "gptq_v2": 0}  # by checkpoint_format: what a stored zero point lacks
@@ -104,7 +105,8 @@ def list_weight(reading: Reading, name: str) -> None:
     bits = bits_of(name, qweight, qzeros, scales)
     k = 32 * qweight.shape[0] // bits if bits else 0
     groups, n = (*scales.shape, 0, 0)[:2]
-    if not bits or qweight.dtype != "I32" or qzeros.dtype != "I32" or k % groups:
+    fits = bits and not k % groups and (groups == 1 or not k // groups % LEAST_GROUP)
+    if not fits or qweight.dtype != "I32" or qzeros.dtype != "I32":
         text = ", ".join(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in found)
         reading.tell("codes-shape", text, name)
         return

@@ -11,6 +11,7 @@ from ..tensors import TensorSpec
 from ._foreign import detected
 from ._layers import Reading
 from ._stored import (
+    check_finite,
     check_scales,
     coded,
     dtype_of,
@@ -33,8 +34,8 @@ def key_of(name: str) -> str | None:
 
 
 def signs(source: Source) -> bool:
-    """Packed tensors spelled as attributes of the weight."""
-    return any(key_of(name) for name in source.tensors)
+    """Codes spelled as an attribute of the weight."""
+    return any(name.endswith("._data") and key_of(name) for name in source.tensors)
 
 
 def rows_of(reading: Reading, key: str, groups: int) -> int | None:
@@ -58,7 +59,9 @@ def packed_bits(
         found = f"{packed.dtype} {list(packed.shape)} for {groups} scales, {shift.elements} shifts"
         reading.tell("codes-shape", found, name_of(key))
         return
-    check_scales(reading, key, scale, *([shift] if shift.dtype in FLOAT_SHIFTS else []))
+    check_scales(reading, key, scale)
+    if shift.dtype in FLOAT_SHIFTS:
+        check_finite(reading, key, shift)
     n = rows_of(reading, key, groups)
     if n is None:
         return
