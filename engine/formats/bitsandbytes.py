@@ -128,10 +128,10 @@ def split(source: Source) -> Contents:
         if "SCB" in module or "weight_format" in module:
             int8_rows(reading, name)
     for name in source.tensors:
-        key = next((name.removesuffix(end) for end in BESIDE if name.endswith(end)), None)
-        if key in source.tensors and name not in reading.used:
+        owner = next((name.removesuffix(end) for end in BESIDE if name.endswith(end)), "")
+        if owner in source.tensors and name not in reading.used:
             reading.used.add(name)
-            reading.tell("codes-without-scale", f"{name} without its quant_state", name_of(key))
+            reading.tell("codes-without-scale", f"{name} without its quant_state", name_of(owner))
     return reading.contents("bitsandbytes")
 
 

@@ -73,7 +73,7 @@ FAULTS: dict[str, list[Pair]] = {
     ],
     "activation-scales-unread": [broken(QINT8, input_scale=torch.tensor(0.02))],
     "orphan-scale": [
-        (TOOLS[QINT8].tensors | {"b.weight._scale": at(QINT8, "weight._scale")}, TOOLS[QINT8].tensors)
+        (TOOLS[QINT8].tensors | {"b.weight._scale": torch.ones(4, 1)}, TOOLS[QINT8].tensors)
     ],
     "scale-shape": [
         broken(QINT8, **{"weight._scale": torch.ones(191, 1)}),
