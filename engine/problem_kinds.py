@@ -110,6 +110,7 @@ KINDS: dict[str, Kind] = {
         "an unquantized file for the stock CLIP loaders: they look for codes in T5 and Qwen only",
         "open it with FuseQuant's Quantized T5/CLIP Loader",
     ),
+    "other-tool": Kind("quantized layers as ComfyUI stores them", REPAIR),
     "several-files": Kind("one file for a stock loader", REPAIR),
     "family-unknown": Kind("a model family that FuseQuant knows", "open it with a stock loader"),
     "names-not-core": Kind("ComfyUI's layer names", REPAIR),

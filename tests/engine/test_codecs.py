@@ -39,7 +39,7 @@ def test_a_run_of_rows_is_a_cut_of_the_whole(name: str) -> None:
     tensors, settings, expected = CODED[name]
     codec, n = codec_of(name), expected.shape[0]
     for start in range(0, n, 64 - 64 % codec.row_step or codec.row_step):
-        stop = min(n, start + codec.row_step * 3)
+        stop = min(n, start + codec.row_step * 3 - codec.row_step // 2)
         torch.testing.assert_close(
             codec.rows(tensors, settings, start, stop), expected[start:stop].float(),
             rtol=1e-6, atol=0,

@@ -185,7 +185,7 @@ def test_unknowable_numbers_are_refused_others_are_read(kind, sick, healthy, ope
 def test_every_fault_of_a_format_has_a_case():
     of_inspect = {
         "not-finite", "no-core-format", "needs-newer-core", "vision-quantized", "clip-quantized",
-        "several-files", "family-unknown", "names-not-core",
+        "several-files", "family-unknown", "names-not-core", "other-tool",
     }  # fmt: skip
     assert {kind for table in TABLES for kind in table} == set(KINDS) - of_inspect
 

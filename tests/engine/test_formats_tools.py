@@ -91,6 +91,7 @@ def test_inspect_tells_the_dialect_and_our_loader(name, path):
     assert report.dialect == TOOLS[name].dialect
     assert report.layers == {TOOLS[name].scheme: 1, "none": 1}
     assert report.parameters == 192 * 256 + 192
+    assert "other-tool" in {problem.kind for problem in report.problems}
 
 
 def test_every_dialect_holds_every_home():

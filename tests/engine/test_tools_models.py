@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fusequant.engine.files.open import open_source
 from fusequant.engine.inspect import inspect
@@ -19,7 +19,7 @@ from fusequant.engine.read import read
 from fusequant.engine.rewrite import prepare_dequant, prepare_repair
 from fusequant.engine.rows import rows_of
 
-from .tool_files import HOMES, SPELL, Tensors, as_diffusers, save, save_folder
+from .tool_files import HOMES, SPELL, Tensors, as_diffusers, save, save_folder, spelled
 
 CONFIG = FluxConfig(hidden=256, double_blocks=1, single_blocks=1)
 QKV = "double_blocks.0.img_attn.qkv"
@@ -47,8 +47,8 @@ def test_inspect_knows_the_family_and_our_loader(saved):
     assert report.family == "flux"
     assert report.loads_in == ("FuseQuant: Load FP8 DiT",)
     told = {problem.kind for problem in report.problems}
-    assert "names-not-core" in told
-    assert told <= {"names-not-core", "no-core-format", "needs-newer-core"}
+    assert {"other-tool", "names-not-core"} <= told
+    assert told <= {"other-tool", "names-not-core", "no-core-format"}
 
 
 def test_dequant_has_the_tool_s_numbers(saved, tmp_path):
@@ -118,3 +118,28 @@ def test_a_folder_of_diffusers_opens(tool, state, tmp_path):
     wanted = torch.cat([means[key] for key in PARTS])
     torch.testing.assert_close(rows_of(layer, source)(0, 768), wanted, rtol=1e-6, atol=0)
     source.close()
+
+
+def test_a_full_checkpoint_of_four_bits_keeps_what_is_beside_the_model(tmp_path):
+    """As FLUX nf4 files are passed around: a VAE, and a text encoder as bare float8."""
+    core, name = make_weights(CONFIG, seed=4), "bitsandbytes_nf4"
+    tensors, means, metadata = spelled(name, core)
+    prefix = "model.diffusion_model."
+    beside = {
+        "vae.decoder.conv_in.weight": torch.ones(4, 4, 3, 3),
+        "text_encoders.t5xxl.transformer.shared.weight": torch.ones(64, 32).to(torch.float8_e4m3fn),
+    }
+    path, out = tmp_path / "checkpoint.safetensors", tmp_path / "out.safetensors"
+    own = {prefix + key: x.clone().contiguous() for key, x in tensors.items()}
+    save_file(own | beside, path, metadata)
+    model = recognise(read(open_source(path)))
+    assert (model.family.name, model.prefix, len(model.others)) == ("flux", prefix, 2)
+    convert(prepare(open_source(path), (), Request(scheme="int8")), out)
+    found = load_file(out)
+    assert found[f"{prefix}{QKV}.weight"].dtype == torch.int8
+    for key, tensor in beside.items():
+        assert found[key].dtype == tensor.dtype
+    scale = found[f"{prefix}{QKV}.weight_scale"]
+    wanted = means[f"{QKV}.weight"]
+    error = (found[f"{prefix}{QKV}.weight"] * scale - wanted).norm() / wanted.norm()
+    assert float(error) < 0.03
