@@ -84,6 +84,7 @@ def report(source: Source) -> Report:
     problems = (
         *contents.problems,
         *storage_problems(contents, model),
+        *tool_problems(contents),
         *spelling_problems(source, contents, model),
         *number_problems(source, contents),
     )
@@ -130,6 +131,17 @@ def storage_problems(contents: Contents, model: Model) -> list[Problem]:
         for scheme, count in counts.items()
         if known[scheme].opened_by != CORE
     ]
+
+
+def tool_problems(contents: Contents) -> list[Problem]:
+    """Quantized layers as another tool stores them, where its format tells no other fault."""
+    form = formats()[contents.format]
+    stored = Counter(layer.scheme for layer in contents.layers if layer.scheme != "none")
+    told = any(KINDS[problem.kind].stock_wrong for problem in contents.problems)
+    if form.core_reads or told or not stored:
+        return []
+    counted = ", ".join(f"{count} layers in {name}" for name, count in stored.items())
+    return [tell("other-tool", f"{form.title}: {counted}")]
 
 
 def spelling_problems(source: Source, contents: Contents, model: Model) -> list[Problem]:
