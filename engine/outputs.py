@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .layer import Layer
 from .plan import Choice
-from .rows import all_schemes
+from .scheme_names import schemes as all_schemes
 from .stored import home_of
 from .tensors import TensorSpec
 
