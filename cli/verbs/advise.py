@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import argparse
 import re
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...engine.errors import Refused
 from ..options import count_argument, lora_argument, open_spec_or_file, size_argument
-from ..text import columns
 from ..verb import Answer, Verb
 
 if TYPE_CHECKING:
     from ...engine.advise.job import Wishes
     from ...engine.source import Source
 
-GIB = 2**30
-_WIDTH = 100
 _RESOLUTION = re.compile(r"(\d+)\s*[xX*]\s*(\d+)")
 
 
@@ -61,7 +57,7 @@ def resolution_argument(text: str) -> tuple[int, int]:
 def run(args: argparse.Namespace) -> Answer:
     """Advice for one job, or the first of each public model."""
     from ...engine.advise.advisor import advise
-    from ...engine.advise.claims import table
+    from ...engine.advise.claims import rows
     from ...engine.advise.job import diffusion_specs, job_of
     from ...engine.advise.machine import machine_of
     from ...engine.advise.measured import measured_from
@@ -82,7 +78,7 @@ def run(args: argparse.Namespace) -> Answer:
                     found.append(advise(machine, job, measured, most=1).to_json())
                 except Refused as refusal:
                     found.append({"model": name, "title": job.title, "error": refusal.to_json()})
-        claims = [{"topic": t, "says": s, "basis": b} for t, s, b in table()]
+        claims = [{"topic": t, "says": s, "basis": b} for t, s, b in rows()]
         return {
             "machine": machine.to_json(),
             "goal": args.goal,
@@ -121,75 +117,10 @@ def _wishes(args: argparse.Namespace, opened: list[Source]) -> Wishes:
 
 
 def text(answer: Answer) -> str:
-    """The machine, then one job in full or a line for each public model."""
-    machine = answer["machine"]
-    lines = [_machine_line(machine), f"goal: {answer['goal']}; times and sizes are predicted"]
-    if len(answer["models"]) == 1 and "setups" in answer["models"][0]:
-        return "\n".join(lines + _one(answer["models"][0]))
-    rows: list[tuple[object, ...]] = [("model", "mode", "scheme", "VRAM", "RAM", "s/step")]
-    rows += [_row(model) for model in answer["models"]]
-    return "\n".join([*lines, *columns(rows), "give --model for the reasons"])
+    """A page for a reader."""
+    from ...engine.advise.report import page
 
-
-def _machine_line(machine: Answer) -> str:
-    memory = f", {machine['vram_bytes'] / GIB:.0f} GB" if machine["vram_bytes"] else ""
-    ram = machine["ram_bytes"]
-    shown = f", {ram / GIB:.0f} GB RAM" if ram else ", RAM not said"
-    shown = "" if machine["unified"] else shown
-    torch = f", torch {machine['torch']}" if machine["torch"] else ""
-    return f"{machine['gpu']} ({machine['device']}){memory}{shown}{torch}, {machine['source']}"
-
-
-def _row(model: Answer) -> tuple[object, ...]:
-    if "error" in model:
-        return (model["model"], "does not fit", "", "", "", model["error"]["fix"])
-    best = model["setups"][0]
-    mode = best["mode_title"] + (", RAM or disk is short" if best["short"] else "")
-    return (model["model"], mode, best["scheme"], *_figures(best))
-
-
-def _figures(setup: Answer) -> tuple[str, str, str]:
-    needs, seconds = setup["needs"], setup["seconds"]
-    return (
-        f"{needs['vram_bytes'] / GIB:.1f} GiB",
-        f"{needs['ram_bytes'] / GIB:.1f} GiB",
-        f"{seconds['step_s']:.2f}" if seconds else "not known",
-    )
-
-
-def _one(model: Answer) -> list[str]:
-    best, *others = model["setups"]
-    lines = [f"{model['title']}: {best['mode_title']}"]
-    lines += columns(_settings(best))
-    lines.append("because")
-    for reason in best["reasons"]:
-        lines += textwrap.wrap(reason, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
-    if others:
-        lines.append("otherwise")
-        rows = [(x["scheme"], x["mode_title"], *_figures(x), x["why_not_first"]) for x in others]
-        head = ("scheme", "mode", "VRAM", "RAM", "s/step", "why not first")
-        lines += columns([head, *rows])
-    lines += [f"  {row['scheme']} cannot run: {row['why']}" for row in model["impossible"]]
-    return lines
-
-
-def _settings(best: Answer) -> list[tuple[str, str]]:
-    needs = best["needs"]
-    vram, ram, step = _figures(best)
-    mode = best["mode"]
-    mode += f", limit {best['limit_bytes'] / GIB:.1f} GiB" if best["limit_bytes"] else ""
-    mode += f", buffer {best['buffer_bytes'] / GIB:.1f} GiB" if best["buffer_bytes"] else ""
-    return [
-        ("scheme", f"{best['scheme']}, file of {needs['file_bytes'] / 1e9:.2f} GB"),
-        ("LoRAs", best["loras"]),
-        ("VRAM Manager", mode),
-        ("text encoder", f"{best['text_scheme']}, device {best['text_device']}"),
-        ("VAE", best["vae_dtype"]),
-        ("speed", f"attention {best['attention'] or 'as it is'}, "
-                  f"compile {'on' if best['compile'] else 'off'}"),
-        ("predicted", f"{vram} of VRAM, {ram} of RAM, {needs['disk_bytes'] / 1e9:.1f} GB of new "
-                      f"files, seconds a step: {step}"),
-    ]  # fmt: skip
+    return page(answer["machine"], answer["goal"], answer["models"])
 
 
 VERB = Verb("advise", "say how to run a model on a machine, and why", arguments, run, text)

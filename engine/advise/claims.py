@@ -87,6 +87,6 @@ CLAIMS = {
 }
 
 
-def table() -> list[tuple[str, str, str]]:
+def rows() -> list[tuple[str, str, str]]:
     """(topic, sentence, basis) of every claim."""
     return [(claim.topic, claim.says, claim.basis) for claim in CLAIMS.values()]

@@ -157,7 +157,7 @@ DECISIONS = (
         tensor_cores,
     ),
     Decision(
-        "Does it not?",
+        "No such units, or weights that are stored alone?",
         "Codes that become 16 bits before they are multiplied save memory, not time.",
         saves_memory_only,
     ),
@@ -220,8 +220,8 @@ DECISIONS = (
     ),
     Decision(
         "One memory for everything (Apple)?",
-        "Model and text encoder share one memory and nothing can be moved out of it: 8 bits for "
-        "both, computed in bf16.",
+        "Model and text encoder share one memory and nothing can be moved out of it: only fewer "
+        "bits use less, and products are in bf16.",
         one_memory,
     ),
     Decision(

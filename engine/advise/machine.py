@@ -99,11 +99,15 @@ def machine_of(
     vram_gb: float | None = None,
     ram_gb: float | None = None,
     folder: Path | None = None,
+    cpu: bool = False,
 ) -> Machine:
-    """A machine by name, or this one; `vram_gb` and `ram_gb` hold over what is found."""
+    """A machine by name, or this one; `vram_gb` and `ram_gb` hold over what is found.
+
+    `folder`: where files would be written. `cpu`: this one without its GPU.
+    """
     ram = None if ram_gb is None else int(ram_gb * GIB)
     if gpu is None or gpu.strip().lower() in ("", "auto"):
-        return _this(vram_gb, ram, folder or Path.cwd())
+        return _this(vram_gb, ram, folder or Path.cwd(), cpu)
     if gpu.strip().lower() in CPU_NAMES:
         return Machine("CPU", middling("cpu"), 0, ram, None, listed=False, named=True)
     found = find(gpu, vram_gb)
@@ -122,12 +126,12 @@ def middling(device: str, name: str | None = None) -> Card:
     return Card(name or TITLES[device], ARCHITECTURES[architecture], (), bandwidth, tflops)
 
 
-def _this(vram_gb: float | None, ram: int | None, folder: Path) -> Machine:
+def _this(vram_gb: float | None, ram: int | None, folder: Path, cpu: bool) -> Machine:
     """The machine that this runs on."""
     build = torch_build()
     ram = ram if ram is not None else read_ram()
     disk = shutil.disk_usage(folder).free
-    found = _accelerator() if _may_have_device(build) else None
+    found = _accelerator() if _may_have_device(build) and not cpu else None
     software = _software(build, found)
     if found is None:
         if vram_gb is not None:

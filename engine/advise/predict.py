@@ -14,7 +14,7 @@ from ..devices import EMULATED, NATIVE, rule
 from ..place.budget import RESERVE_BYTES
 from ..scheme_names import schemes
 from .find_card import GIB
-from .job import Job
+from .job import MEMORY, Job
 from .latents import Work
 from .machine import Machine
 from .subject import Sizes
@@ -73,7 +73,8 @@ class Prediction:
     """What one scheme needs for a job on a machine.
 
     `vram_bytes` and `ram_bytes` are peaks. `together`: all models that take turns stay on the card.
-    `text_resident`: the text encoder stays too. `error`: predicted relative error of a product.
+    `count`: how many there are. `text_resident`: the text encoder stays too. `error`: predicted
+    relative error of a product.
     """
 
     scheme: str
@@ -83,12 +84,18 @@ class Prediction:
     ram_bytes: int
     resident_bytes: int
     streamed_bytes: int
+    count: int
     together: bool
     text_resident: bool
     seconds: Seconds
     error: float
     support: str
     gain: float
+
+    @property
+    def on_card_bytes(self) -> int:
+        """Weights of all models that are on the device at once."""
+        return self.resident_bytes * (self.count if self.together else 1)
 
     @property
     def fits(self) -> bool:
@@ -155,17 +162,19 @@ def predict(
     text: int,
     live: bool = False,
     ratio: float | None = None,
+    low: bool = False,
 ) -> Prediction | None:
     """What a scheme needs; None where even streaming it does not fit.
 
-    `text`: bytes of the text encoders as they are loaded. `ratio`: measured time of the products
-    over 16-bit ones, in the place of the architecture's gain.
+    `text`: bytes of the text encoders as they are loaded. `low`: no weight stays on the card.
+    `ratio`: measured time of the products over 16-bit ones, in the place of the architecture's
+    gain.
     """
     work = job.work
     if in_float32(machine, job):
         work = replace(work, activation_bytes=2 * work.activation_bytes)
     adapters = live_bytes(job, sizes.adapter_rows, live)
-    placed = _placed(machine, job, sizes, work, text, adapters)
+    placed = _placed(machine, job, sizes, text, reserve_of(work) + adapters, low)
     if placed is None:
         return None
     gain = gain_of(sizes.scheme, machine) if ratio is None else 1 / ratio
@@ -177,6 +186,7 @@ def predict(
         ram_bytes=_ram(machine, job, sizes, placed, text, adapters),
         resident_bytes=placed.resident,
         streamed_bytes=placed.streamed,
+        count=job.count,
         together=placed.together,
         text_resident=placed.text_resident,
         seconds=_seconds(machine, job, sizes, work, placed, adapters, gain, ratio is not None),
@@ -187,19 +197,21 @@ def predict(
 
 
 def _placed(
-    machine: Machine, job: Job, sizes: Sizes, work: Work, text: int, adapters: int
+    machine: Machine, job: Job, sizes: Sizes, text: int, reserve: int, low: bool
 ) -> _Placed | None:
-    """Where the weights live; None where they cannot."""
-    reserve, weights = reserve_of(work) + adapters, sizes.weight_bytes
+    """Where the weights live; None where they cannot. `reserve`: VRAM that is not for weights."""
+    weights = sizes.weight_bytes
     if machine.device == "cpu":
         return _Placed(job.count * weights + text + reserve, weights, 0, True, True)
     if machine.unified:
         needed = job.count * weights + text + reserve
         room = int(UNIFIED_SHARE * machine.vram_bytes)
         return _Placed(needed, weights, 0, True, True) if needed <= room else None
-    found = sizes.placed(machine.vram_bytes - (reserve - RESERVE_BYTES))
+    found = sizes.placed(0 if low else machine.vram_bytes - (reserve - RESERVE_BYTES))
     if found.fits:
-        together = job.count * weights + reserve <= machine.vram_bytes
+        together = job.count == 1 or (
+            job.goal != MEMORY and job.count * weights + reserve <= machine.vram_bytes
+        )
         held = (job.count if together else 1) * weights
         both = together and held + text + reserve <= machine.vram_bytes
         return _Placed(held + reserve, weights, 0, together, both)
@@ -216,7 +228,7 @@ def _ram(
     if not machine.discrete:
         return placed.vram + PROCESS_BYTES
     everything = job.count * sizes.weight_bytes + text
-    on_card = (job.count if placed.together else 1) * placed.resident
+    on_card = placed.resident * (job.count if placed.together else 1)
     waiting = everything - on_card - (text if placed.text_resident else 0)
     return PROCESS_BYTES + waiting + adapters
 

@@ -12,6 +12,8 @@ from .find_card import GIB
 from .job import MEMORY, QUALITY, SPEED
 
 ALIKE = 1.05  # times and sizes that differ by less count as one
+COARSE = 0.05  # relative error above which a scheme must earn its place
+WORTH = 1.2  # times as fast: what speed must gain to be worth a coarse scheme
 STEPS = 20  # of a run, over which the exchange of models that take turns is spread
 # schemes to prefer on a device class where they are native and as fast as others
 PREFERRED = {"sm_90": ("fp8_block128",)}
@@ -25,8 +27,12 @@ def step_s(case: Case) -> float:
 
 
 def _time(case: Case) -> int:
-    """The time of a step in steps of ALIKE, so that small differences do not decide."""
-    return round(math.log(max(step_s(case), 1e-6)) / math.log(ALIKE))
+    """The time of a step in steps of ALIKE, so that small differences do not decide.
+
+    A coarse scheme counts as WORTH times slower.
+    """
+    seconds = step_s(case) * (WORTH if case.found.error > COARSE else 1.0)
+    return round(math.log(max(seconds, 1e-6)) / math.log(ALIKE))
 
 
 def _kept_whole(case: Case) -> bool:
@@ -47,7 +53,7 @@ def quality_key(case: Case) -> Key:
 def memory_key(case: Case) -> Key:
     """What stays on the card first, then the fewest bytes; then the time."""
     sizes = math.log(case.found.sizes.weight_bytes) / math.log(ALIKE)
-    return (not case.found.fits, round(sizes), _time(case))
+    return (case.found.streamed_bytes > 0, round(sizes), _time(case))
 
 
 KEYS: dict[str, Callable[[Case], Key]] = {

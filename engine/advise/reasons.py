@@ -70,7 +70,7 @@ def _scheme(case: Case) -> str:
 
 def _memory(case: Case) -> str:
     machine, found = case.machine, case.found
-    weights = f"{found.resident_bytes / GIB:.1f} GiB of weights"
+    weights = f"{found.on_card_bytes / GIB:.1f} GiB of weights"
     work = f"{found.work.activation_bytes / GIB:.1f} GiB of activations for {_picture(case.job)}"
     if not machine.discrete:
         return f"Predicted: {found.ram_bytes / GIB:.1f} GiB of memory, with {weights} and {work}."
