@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..devices import REFUSED, rule
 from ..scheme_names import schemes
@@ -13,7 +13,7 @@ from .decisions import Case
 from .find_card import GIB
 from .job import Job
 from .machine import Machine
-from .predict import predict
+from .predict import Pace, predict
 from .subject import Sizes
 
 Ratios = Mapping[str, float]  # scheme: measured time of its products over 16-bit ones
@@ -38,7 +38,7 @@ def options(
         if found.support == REFUSED:
             impossible.append(Impossible(scheme, found.why))
             continue
-        case = _case(machine, job, job.subject.sizes(scheme), (ratios or {}).get(scheme))
+        case = _case(machine, job, job.subject.sizes(scheme), ratios or {})
         if case is None:
             impossible.append(Impossible(scheme, _too_large(machine)))
         else:
@@ -51,28 +51,35 @@ def _too_large(machine: Machine) -> str:
     return f"too large for {machine.name} with {machine.vram_bytes / GIB:g} GiB{streamed}"
 
 
-def _case(machine: Machine, job: Job, sizes: Sizes, ratio: float | None) -> Case | None:
+def _case(machine: Machine, job: Job, sizes: Sizes, ratios: Ratios) -> Case | None:
     """One scheme, with the first way to load the text encoders that RAM allows."""
     case = None
     for text in rules.text_choices(machine, job):
-        case = _with_text(machine, job, sizes, ratio, text)
+        case = _with_text(machine, job, sizes, ratios, text)
         if case is None or not case.short:
             break
     return case
 
 
+def _pace(ratio: float | None, ratios: Ratios) -> Pace | None:
+    """Beside measured schemes no gain is assumed of one that was not measured."""
+    if ratio is not None:
+        return Pace(1 / ratio, measured=True)
+    return Pace(1.0) if ratios else None
+
+
 def _with_text(
-    machine: Machine, job: Job, sizes: Sizes, ratio: float | None, text: rules.Text
+    machine: Machine, job: Job, sizes: Sizes, ratios: Ratios, text: rules.Text
 ) -> Case | None:
+    ratio = ratios.get(sizes.scheme)
     size = job.text_bytes(text.scheme)
     blocked = rules.no_fusing(machine, job, sizes)
     loras = rules.fate_of_loras(job, sizes.scheme, blocked is not None)
-    found = predict(machine, job, sizes, size, live=loras in (LIVE, BOTH), ratio=ratio)
+    found = predict(machine, job, sizes, size, loras in (LIVE, BOTH), _pace(ratio, ratios))
     if found is None:
         return None
-    public = rules.published(job, sizes.scheme)
-    load = public is not None and (blocked is not None or not job.loras)
-    ram = rules.short_ram(machine, found)
-    short = [said for said in (blocked if not load else None, ram) if said]
-    case = Case(machine, job, found, text, loras, blocked, tuple(short), ratio=ratio)
-    return replace(case, files=public.files) if public is not None and load else case
+    public = rules.published(machine, job, sizes) if blocked or not job.loras else None
+    lacking = (None if public else blocked, rules.short_ram(machine, found))
+    short = tuple(said for said in lacking if said)
+    files = public.files if public else ()
+    return Case(machine, job, found, text, loras, blocked, short, files, ratio)

@@ -147,6 +147,14 @@ def live_bytes(job: Job, adapter_rows: int, live: bool) -> int:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """Times the 16-bit rate that products reach. `measured`: what dequantizing takes is in it."""
+
+    gain: float
+    measured: bool = False
+
+
+@dataclass(frozen=True)
 class _Placed:
     vram: int
     resident: int
@@ -161,14 +169,13 @@ def predict(
     sizes: Sizes,
     text: int,
     live: bool = False,
-    ratio: float | None = None,
+    pace: Pace | None = None,
     low: bool = False,
 ) -> Prediction | None:
     """What a scheme needs; None where even streaming it does not fit.
 
     `text`: bytes of the text encoders as they are loaded. `low`: no weight stays on the card.
-    `ratio`: measured time of the products over 16-bit ones, in the place of the architecture's
-    gain.
+    `pace`: in the place of the architecture's gain.
     """
     work = job.work
     if in_float32(machine, job):
@@ -177,7 +184,7 @@ def predict(
     placed = _placed(machine, job, sizes, text, reserve_of(work) + adapters, low)
     if placed is None:
         return None
-    gain = gain_of(sizes.scheme, machine) if ratio is None else 1 / ratio
+    pace = pace or Pace(gain_of(sizes.scheme, machine))
     return Prediction(
         scheme=sizes.scheme,
         sizes=sizes,
@@ -189,10 +196,10 @@ def predict(
         count=job.count,
         together=placed.together,
         text_resident=placed.text_resident,
-        seconds=_seconds(machine, job, sizes, work, placed, adapters, gain, ratio is not None),
+        seconds=_seconds(machine, job, sizes, work, placed, adapters, pace),
         error=error_of(sizes.scheme, machine, job),
         support=rule(sizes.scheme, machine.device).support,
-        gain=gain,
+        gain=pace.gain,
     )
 
 
@@ -242,19 +249,18 @@ def _share(machine: Machine, job: Job, scheme: str) -> float:
 
 
 def _seconds(
-    machine: Machine, job: Job, sizes: Sizes, work: Work, placed: _Placed, adapters: int,
-    gain: float, measured: bool,
+    machine: Machine, job: Job, sizes: Sizes, work: Work, placed: _Placed, adapters: int, pace: Pace
 ) -> Seconds:  # fmt: skip
     card = machine.card
     share = _share(machine, job, sizes.scheme)
-    quantized = gain != 1.0 or measured
+    codes = pace.gain != 1.0 or pace.measured
     rate = card.tflops * 1e12 * EFFICIENCY
-    products = work.products / (gain if quantized else share)
+    products = work.products / (pace.gain if codes else share)
     beside = 2.0 * (adapters / 2) * work.tokens * job.picture.batch  # Live LoRA's own products
     compute = (products + (work.attention + beside) / share) / rate
     bus = card.bus_gb_s * 1e9
     copied = 0.0
-    if weight_only(sizes.scheme, machine) and not measured:
+    if weight_only(sizes.scheme, machine) and not pace.measured:
         # codes are read, 16 bits are written and read again
         bits = schemes()[sizes.scheme].bits
         copied = sizes.quantized_elements * (bits / 8 + 4) / (card.bandwidth_gb_s * 1e9)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from ..devices import rule
-from ..setup import FUSE, LOW, Needs, Setup
+from ..setup import FUSE, LIVE, LOW, Needs, Setup
 from . import rules
 from .blockers import blockers
 from .claims import CLAIMS
 from .decisions import Case, answers
 from .find_card import GIB
 from .job import Job
+from .published import PUBLISHED
 
 
 def setup_of(case: Case) -> Setup:
     """Everything that a node or a user sets."""
     machine, job, found = case.machine, case.job, case.found
     mode, limit, buffer = rules.mode(machine, job, found)
-    file_bytes = job.subject.file_bytes(found.scheme, job.fused)
+    fused = () if case.loras == LIVE else job.fused
+    file_bytes = job.subject.file_bytes(found.scheme, fused)
     written = found.scheme not in (job.stored, "none")
     setup = Setup(
         scheme=found.scheme,
@@ -90,9 +92,9 @@ def _picture(job: Job) -> str:
 
 def _files(case: Case) -> str | None:
     """The published file, where one is loaded in the place of quantizing."""
-    public = rules.published(case.job, case.scheme)
-    if not case.files or public is None:
+    if not case.files:
         return None
+    public = PUBLISHED[case.job.name, case.scheme]
     return f"A published file holds it: {' and '.join(case.files)} from {public.repository}."
 
 

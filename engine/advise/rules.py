@@ -114,9 +114,12 @@ def short_ram(machine: Machine, found: Prediction) -> str | None:
     )
 
 
-def published(job: Job, scheme: str) -> Published | None:
-    """The public files of a model in a scheme; of specs alone, a file may be anybody's."""
-    return PUBLISHED.get((job.name, scheme)) if job.subject.is_spec else None
+def published(machine: Machine, job: Job, sizes: Sizes) -> Published | None:
+    """The public files of a model in a scheme that there is room for; a file may be anybody's."""
+    free, needed = machine.disk_bytes, job.count * sizes.weight_bytes
+    if not job.subject.is_spec or (free is not None and free < needed):
+        return None
+    return PUBLISHED.get((job.name, sizes.scheme))
 
 
 def fate_of_loras(job: Job, scheme: str, blocked: bool) -> str:

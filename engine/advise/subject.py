@@ -66,13 +66,14 @@ class Subject:
     source: Source
     model: Model
     _sizes: dict[str, Sizes] = field(default_factory=dict, repr=False)
+    _files: dict[tuple[str, tuple[FusedLora, ...]], int] = field(default_factory=dict, repr=False)
 
     @property
     def is_spec(self) -> bool:
         """A header without numbers: the file itself may not be here."""
         return self.source.kind == "spec"
 
-    @property
+    @cached_property
     def stored_bytes(self) -> int:
         """The tensors of the file as it is."""
         return sum(tensor.size_bytes for tensor in self.source.tensors.values())
@@ -123,11 +124,16 @@ class Subject:
 
     def file_bytes(self, scheme: str, fused: Sequence[Fused] = ()) -> int:
         """The exact size of the file that fusing LoRAs and quantizing would write."""
+        loras = tuple(FusedLora(fingerprint(lora.source), lora.strength) for lora in fused)
+        if (scheme, loras) not in self._files:
+            self._files[scheme, loras] = self._written(scheme, loras)
+        return self._files[scheme, loras]
+
+    def _written(self, scheme: str, loras: tuple[FusedLora, ...]) -> int:
         model = self.model
         outputs = [output_of(c, False, model.written_prefix) for c in choose(model, scheme)]
         beside = [mend_layer(plain_codes(layer)).choice for layer in model.others]
         outputs += [output_of(choice, touched=False) for choice in beside]
-        loras = tuple(FusedLora(fingerprint(lora.source), lora.strength) for lora in fused)
         recipe = Recipe(source=self.fingerprint, scheme=scheme, loras=loras)
         return size_of(specs_of(outputs), {"format": "pt", METADATA_KEY: recipe.to_json()})
 
