@@ -66,8 +66,9 @@ def kitchen_kernels(machine: Machine) -> str | None:
     if not machine.device.startswith("sm_") or machine.device == "sm_70":
         return None
     off = f"torch is built for CUDA {_version(software)}: comfy-kitchen's CUDA kernels are off; "
-    why = software.kitchen.get("triton", None if software.triton else "Triton is not installed")
-    if "triton" in software.kitchen and why is None:
+    # inside ComfyUI this process knows what is switched off; elsewhere nothing is
+    inside = software.kitchen.get("cuda") is not None
+    if inside and "triton" in software.kitchen and software.kitchen["triton"] is None:
         return f"{off}its Triton kernels are used."
     if software.triton:
         return f"{off}its Triton kernels are used once ComfyUI is started with {_ON}."

@@ -48,8 +48,10 @@ def tier_row(card: str, vram_gb: int | None) -> tuple[str, ...]:
         needs = option.setup.needs
         used = needs.vram_bytes if machine.vram_bytes else needs.ram_bytes
         mode = f"{option.title}, `{option.setup.scheme}`"
-        short = ", RAM is short" if option.case.short else ""
-        cells.append(f"{mode}: {used / GIB:.1f} GiB {PREDICTED}{short}")
+        streamed = option.case.found.streamed_bytes / GIB
+        more = f", {streamed:.1f} GiB more streamed {PREDICTED}" if streamed else ""
+        more += ", RAM is short" if option.case.short else ""
+        cells.append(f"{mode}: {used / GIB:.1f} GiB {PREDICTED}{more}")
     return (f"{machine.name}{f', {vram_gb} GB' if vram_gb else ''}", *cells)
 
 
@@ -59,7 +61,7 @@ def tiers() -> str:
     head = ("GPU", *titles)
     told = (
         f"Goal speed, {RAM_GB:.0f} GB of RAM (Macs: as much as the table says, in all), no LoRA, "
-        "1024 x 1024 or 832 x 480 with 81 frames. VRAM while sampling; on the CPU it is RAM. "
+        "1024x1024 or 832x480 with 81 frames. VRAM while sampling; on the CPU it is RAM. "
         "Low VRAM modes use what there is and stream the rest."
     )
     return f"{markdown_table(head, [tier_row(*tier) for tier in TIERS])}\n\n{told}"
@@ -103,7 +105,7 @@ def modes(weight_error: float) -> str:
     head = ("mode", "VRAM", "speed", "quality", "best for")
     card = f"{REFERENCE_CARD[0]}, {REFERENCE_CARD[1]} GB"
     told = (
-        f"{spec(REFERENCE_MODEL).title} on an {card}: 1024 x 1024 with one reference picture and "
+        f"{spec(REFERENCE_MODEL).title} on an {card}: 1024x1024 with one reference picture and "
         "guidance, one LoRA of rank 64. The weight error is the mean of fp8 in the table of "
         f"conversions below. {ORIGINAL} does not fit this card as a whole; int8 schemes take the "
         "VRAM of FP8."

@@ -246,9 +246,11 @@ def version_of(text: str | None) -> tuple[int, int] | None:
 
 def _kitchen() -> dict[str, str | None]:
     """comfy-kitchen's backends and why each is off, as it stands in this process."""
-    import comfy_kitchen
-
-    told = {}
+    try:
+        import comfy_kitchen
+    except ImportError as error:
+        return {"comfy-kitchen": f"cannot be imported: {error}"}
+    told: dict[str, str | None] = {}
     for name, facts in comfy_kitchen.list_backends().items():
         why = facts.get("unavailable_reason") or "not available"
         off = "switched off" if facts.get("disabled") else None if facts.get("available") else why

@@ -85,8 +85,8 @@ def _memory(case: Case) -> str:
 
 
 def _picture(job: Job) -> str:
-    shown = f"{job.picture.width} x {job.picture.height}"
-    shown += f" x {job.picture.frames} frames" if job.picture.frames > 1 else ""
+    shown = f"{job.picture.width}x{job.picture.height}"
+    shown += f", {job.picture.frames} frames" if job.picture.frames > 1 else ""
     return shown + (f", batch {job.picture.batch}" if job.picture.batch > 1 else "")
 
 

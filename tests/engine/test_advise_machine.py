@@ -120,7 +120,8 @@ def _with(gpu: str, named: bool = False, **software: object) -> Machine:
     return replace(machine_of(gpu), named=named, software=Software(**software))  # type: ignore[arg-type]
 
 
-_SWITCHED = {"triton": "switched off"}
+_OFF = "switched off"
+_ON, _SWITCHED = {"cuda": _OFF, "triton": None}, {"cuda": _OFF, "triton": _OFF}
 OLD_CUDA = (
     "torch is built for CUDA 12.8: comfy-kitchen's CUDA kernels are off; its Triton kernels are "
     "used"
@@ -138,7 +139,7 @@ SPEAKS = {
         _with("RTX 5090", cuda=(12, 6)), "knows no RTX 5090", _with("RTX 5090", cuda=(12, 8))
     ),
     "comfy-kitchen's CUDA kernels": (
-        _with("RTX 4090", cuda=(12, 8), triton=True, kitchen={"triton": None}), f"{OLD_CUDA}.",
+        _with("RTX 4090", cuda=(12, 8), triton=True, kitchen=_ON), f"{OLD_CUDA}.",
         _with("RTX 4090", cuda=(13, 0), triton=True),
     ),
     "no matrix units": (
@@ -164,6 +165,7 @@ def test_each_blocker_speaks_where_it_should_and_nowhere_else(row: object) -> No
     [
         (True, _SWITCHED, f"{OLD_CUDA} once ComfyUI is started with --enable-triton-backend."),
         (True, {}, "--enable-triton-backend"),
+        (True, {"cuda": None, "triton": None}, "--enable-triton-backend"),  # outside ComfyUI
         (False, {}, "Triton is not installed either"),
     ],
 )

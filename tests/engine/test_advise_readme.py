@@ -64,6 +64,9 @@ def test_each_card_has_the_modes_that_are_advised(tier: tuple[str, int | None]) 
         figure = (needs.vram_bytes if vram else needs.ram_bytes) / GIB
         assert f"`{found.best.scheme}`: {figure:.1f} GiB predicted" in cell
         assert cell.startswith(found.options[0].title)
+        streamed = found.options[0].case.found.streamed_bytes / GIB
+        assert ("streamed" in cell) == (streamed > 0)
+        assert not streamed or f"{streamed:.1f} GiB more streamed predicted" in cell
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)

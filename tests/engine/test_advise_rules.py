@@ -112,7 +112,8 @@ def test_reasons_are_single_sentences(question: str) -> None:
 
 
 def test_what_is_in_the_way_is_said_first() -> None:
-    software = Software(cuda=(12, 8), triton=True, kitchen={"triton": None}, os="Windows")
+    kitchen = {"cuda": "switched off", "triton": None}
+    software = Software(cuda=(12, 8), triton=True, kitchen=kitchen, os="Windows")
     machine = replace(machine_of("RTX 3080"), software=software, named=False)
     reasons = ask(machine).best.reasons
     assert reasons[0] == (
