@@ -36,7 +36,7 @@ class Option:
 
     def to_json(self) -> dict[str, object]:
         """A setup with what was predicted for it."""
-        found, measured = self.case.found, self.case.ratio is not None
+        found, measured = self.case.found, self.case.pick is not None
         return {
             "mode_title": self.title,
             **asdict(self.setup),
@@ -87,8 +87,8 @@ def advise(
     machine: Machine, job: Job, measured: Measured | None = None, most: int | None = None
 ) -> Advice:
     """The `most` best ways to run a job (None: all). Refuses one that fits in no way."""
-    ratios, unused = usable(measured, machine)
-    cases, impossible = options(machine, job, ratios)
+    picks, unused = usable(measured, machine)
+    cases, impossible = options(machine, job, picks)
     if not cases:
         raise _too_large(machine, job)
     best, *others = ranked(cases)[:most]

@@ -12,6 +12,7 @@ from ..devices import NATIVE
 from ..setup import BOTH, FUSE, LIVE
 from .job import Job
 from .machine import Machine
+from .measured import Pick
 from .predict import Prediction, in_float32
 from .rules import HAIR_BYTES, SIX_GB, SMALL_CARD_BYTES, Text
 
@@ -21,7 +22,7 @@ class Case:
     """A machine, a job and one way to run it. `loras`: what becomes of them.
 
     `blocked`: why nothing can be fused here. `short`: what the machine lacks for this way.
-    `files`: published files that are loaded. `ratio`: measured time over 16 bits, if any.
+    `files`: published files that are loaded. `pick`: what was measured of the scheme.
     """
 
     machine: Machine
@@ -32,7 +33,7 @@ class Case:
     blocked: str | None = None
     short: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
-    ratio: float | None = None
+    pick: Pick | None = None
 
     @property
     def scheme(self) -> str:

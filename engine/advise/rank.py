@@ -37,7 +37,7 @@ def _time(case: Case) -> int:
 
 def _kept_whole(case: Case) -> bool:
     """The original fits, and no measurement says that something else is worth its rounding."""
-    return case.ratio is None and case.original and case.found.fits
+    return case.pick is None and case.original and case.found.fits
 
 
 def speed_key(case: Case) -> Key:
@@ -114,7 +114,7 @@ def _slower(best: Case, other: Case) -> str | None:
     ours, theirs = step_s(best), step_s(other)
     if best.job.goal != SPEED or theirs < ours * ALIKE:
         return None
-    basis = "predicted" if best.ratio is None or other.ratio is None else "measured"
+    basis = "predicted" if best.pick is None or other.pick is None else "measured"
     if not best.machine.listed:
         return f"Slower: {theirs / ours:.1f} times the time of a step, {basis}."
     return f"Slower: {theirs:.2f} s a step, {basis}, in the place of {ours:.2f} s."

@@ -28,6 +28,7 @@ def setup_of(case: Case) -> Setup:
             disk_bytes=job.count * file_bytes if written else 0,
             file_bytes=file_bytes,
         ),
+        backend=case.pick.backend if case.pick else None,
         mode=mode,
         limit_bytes=limit,
         buffer_bytes=buffer,
@@ -65,8 +66,10 @@ def reasons_of(case: Case, setup: Setup) -> tuple[str, ...]:
 
 def _scheme(case: Case) -> str:
     name, machine = case.scheme, case.machine
-    if case.ratio is not None:
-        return f"{name} on {machine.name}: measured at {case.ratio:.2f} of the time of 16 bits."
+    if case.pick is not None:
+        by = f" by backend {case.pick.backend}" if case.pick.backend else ""
+        ratio = f"{case.pick.ratio:.2f} of the time of 16 bits"
+        return f"{name} on {machine.name}: measured at {ratio}{by}."
     return f"{name} on {machine.name}: {rule(name, machine.device).why}."
 
 
