@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .plan import Choice
-from .rows import all_schemes
+from .scheme_names import schemes as all_schemes
 from .stored import held_by
 from .tensors import TensorSpec
 
