@@ -192,8 +192,9 @@ def load(loading: Loading, disable_dynamic: bool = False) -> Any:
     state, metadata = comfy.utils.load_torch_file(loading.path, return_metadata=True)
     device = comfy.model_management.get_torch_device()
     operations = quantized_operations(
-        loading.compute_dtype, device, loading.backend, _marking(state)
-    )
+        loading.compute_dtype, device, loading.backend, _marking(state),
+        held_dtype=loading.held_dtype,
+    )  # fmt: skip
     options = {"custom_operations": operations, "dtype": loading.held_dtype}
     patcher = comfy.sd.load_diffusion_model_state_dict(
         state, options, metadata=metadata, disable_dynamic=disable_dynamic
