@@ -38,7 +38,11 @@ def patterns(source: Source, spec: TensorSpec, code: str) -> Sequence[int]:
 def not_finite(source: Source, spec: TensorSpec) -> bool:
     """A plain tensor holds NaN or infinity."""
     bits = BITS.get(spec.dtype)
-    if bits is None or not spec.elements or not _may_be_infinite(source.read_bytes(spec.name), bits):
+    if (
+        bits is None
+        or not spec.elements
+        or not _may_be_infinite(source.read_bytes(spec.name), bits)
+    ):
         return False
     return any(code % bits.sign >= bits.infinite for code in patterns(source, spec, bits.code))
 

@@ -86,7 +86,7 @@ def stored_init(path: str, backend: str | None = None) -> Init:
 
 def host_reads(source: Source) -> bool:
     """Whether the host's own loader opens a source with the right numbers."""
-    found = inspect.report(source)
+    found = inspect.report(source, numbers=False)
     if not devices.host_computes(found.layers, comfy.model_management.get_torch_device()):
         return False
     if found.family == UNKNOWN:  # the host knows more families than we do

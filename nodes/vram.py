@@ -48,8 +48,8 @@ class Vram(io.ComfyNode):
                 ),
                 io.Custom("FQ_PLAN").Input(
                     "plan", optional=True, advanced=True,
-                    tooltip="A plan of the GPU Advisor: mode auto, and a limit or buffer of 0, mean what it "
-                    "proposes. What is set here wins.",
+                    tooltip="A plan of the GPU Advisor: mode auto, and a limit or buffer of 0, "
+                    "mean what it proposes. What is set here wins.",
                 ),
             ],
             outputs=[
