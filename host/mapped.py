@@ -1,4 +1,4 @@
-"""A host's operations in, the same whose layers keep the tensors that a file's map holds out.
+"""A file in, tensors that lie in it out; the host's operations in, the same that keep them so out.
 
 Without dynamic VRAM the host copies every loaded tensor into memory of its own, read or not. A
 layer made here takes the tensor itself: its pages are read when a number of it is first needed, and
@@ -11,7 +11,39 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.memory_management
+import comfy.utils
 import torch
+
+from ..engine.files.open import open_source
+from ..engine.tensors import torch_dtype
+
+READ_BYTES = 64 << 10  # a smaller tensor is read: the system brings more than that for a fault
+
+State = dict[str, torch.Tensor]
+
+
+def mapped_state(path: str) -> tuple[State, dict[str, str] | None]:
+    """(every tensor of a safetensors file, metadata); large ones are not read, small ones are.
+
+    With dynamic VRAM on, or if the user wants no maps, it is the host that opens the file.
+    """
+    file = comfy.utils
+    if comfy.memory_management.aimdo_enabled or getattr(file, "DISABLE_MMAP", False):
+        return file.load_torch_file(path, return_metadata=True)  # type: ignore[no-any-return]
+    source = open_source(path)
+    try:
+        if source.kind != "safetensors":
+            return file.load_torch_file(path, return_metadata=True)  # type: ignore[no-any-return]
+        state = {}
+        for name, spec in source.tensors.items():
+            if spec.dtype != "F4" and 0 < spec.size_bytes < READ_BYTES:
+                data = bytearray(source.read_bytes(name))
+                state[name] = torch.frombuffer(data, dtype=torch_dtype(spec.dtype)).view(spec.shape)
+            else:
+                state[name] = source.tensor(name)
+        return state, dict(source.metadata)
+    finally:
+        source.close()
 
 
 def mapped_operations(base: Any) -> Any:

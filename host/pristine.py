@@ -17,6 +17,7 @@ import torch
 from ..engine.errors import Refused
 from ..engine.files.open import open_source
 from ..engine.tensors import DTYPES, FLOATS, torch_dtype
+from .mapped import mapped_state
 from .ops import compute_dtype_of, plain_operations
 
 # what the host keeps of a loader: (factory, arguments) or (factory, arguments, index of the result)
@@ -119,16 +120,14 @@ def pristine(init: Init, compute_dtype: torch.dtype, disable_dynamic: bool = Fal
     and written before anybody needs a number. The dtype that it computes in stays `compute_dtype`;
     where the two cannot be had together the host's way is taken.
     """
-    lazy = _mapped(init, compute_dtype)
-    if lazy is not None:
-        patcher = build(lazy, disable_dynamic)
-        if compute_dtype_of(patcher) == compute_dtype:
-            return patcher
+    made = _mapped(init, compute_dtype, disable_dynamic)
+    if made is not None and compute_dtype_of(made) == compute_dtype:
+        return made
     return build(init, disable_dynamic)
 
 
-def _mapped(init: Init, compute_dtype: torch.dtype) -> Init | None:
-    """The same loader asked to keep a file as it is, where it would give float32 copies."""
+def _mapped(init: Init, compute_dtype: torch.dtype, disable_dynamic: bool) -> Any | None:
+    """The host's model of a file, held as it lies there; None where that is left to the host."""
     if init[0] is not comfy.sd.load_diffusion_model or compute_dtype != torch.float32:
         return None
     path, options = (*init[1], {})[:2]
@@ -138,6 +137,13 @@ def _mapped(init: Init, compute_dtype: torch.dtype) -> Init | None:
     if dtype not in WIDENED:
         return None
     options = {**options, "dtype": dtype}
-    if plain:
-        options["custom_operations"] = plain_operations(dtype, compute_dtype)
-    return (init[0], (path, options))
+    if not plain:  # the host's operations for quantized layers keep those in the map themselves
+        return build((init[0], (path, options)), disable_dynamic)
+    state, metadata = mapped_state(path)
+    options["custom_operations"] = plain_operations(dtype, compute_dtype)
+    made = comfy.sd.load_diffusion_model_state_dict(
+        state, options, metadata=metadata, disable_dynamic=disable_dynamic
+    )
+    if made is not None:
+        made.cached_patcher_init = init
+    return made
