@@ -5,17 +5,20 @@ A field is open where it has one of the values that nodes have by default; a pla
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import Refused
 from .setup import Setup
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 OPEN: tuple[object, ...] = (None, "auto", ())
 QUANTIZING = ("scheme", "backend", "keep", "max_bytes")
 PLACING = ("mode", "limit_bytes", "buffer_bytes")
 
-Asked = TypeVar("Asked")
+Asked = TypeVar("Asked", bound="DataclassInstance")
 
 
 def setup_of(plan: object) -> Setup | None:
@@ -32,7 +35,7 @@ def setup_of(plan: object) -> Setup | None:
 
 def filled(asked: Asked, setup: Setup | None, names: tuple[str, ...]) -> tuple[Asked, list[str]]:
     """(`asked`, a dataclass, with its open fields of `names` as `setup` has them; their names)."""
-    if setup is None or not is_dataclass(asked):
+    if setup is None:
         return asked, []
     there = {field.name for field in fields(asked)}
     taken: dict[str, Any] = {
