@@ -77,8 +77,11 @@ def inspect(path: str | Path) -> Report:
         source.close()
 
 
-def report(source: Source) -> Report:
-    """The report of an opened source; faults that `read` refuses are among its problems."""
+def report(source: Source, numbers: bool = True) -> Report:
+    """The report of an opened source; faults that `read` refuses are among its problems.
+
+    Without `numbers` norms and biases are not looked at for NaN: that decides nothing else.
+    """
     contents = examine(source)
     model = recognise(contents)
     problems = (
@@ -86,7 +89,7 @@ def report(source: Source) -> Report:
         *storage_problems(contents, model),
         *tool_problems(contents),
         *spelling_problems(source, contents, model),
-        *number_problems(source, contents),
+        *(number_problems(source, contents) if numbers else ()),
     )
     return Report(
         file=str(source.path),

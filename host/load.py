@@ -65,8 +65,8 @@ def load_diffusion_model(
 
 
 def _stock(init: Init) -> Any:
-    """The host's own model of a file. On a CPU its 16-bit weights stay as they are, in the map of
-    the file: the host would copy them to float32 first, twice the memory and most of the time.
+    """The host's own model of a file. On a CPU its weights stay in the map of the file: the host
+    would copy them to float32 first, twice the memory and nearly all of the time.
     """
     if comfy.model_management.get_torch_device().type != "cpu":
         return build(init)
@@ -88,7 +88,7 @@ def stored_init(path: str, backend: str | None = None) -> Init:
 
 def host_reads(source: Source) -> bool:
     """Whether the host's own loader opens a source with the right numbers."""
-    found = inspect.report(source)
+    found = inspect.report(source, numbers=False)
     if not devices.host_computes(found.layers, comfy.model_management.get_torch_device()):
         return False
     if found.family == UNKNOWN:  # the host knows more families than we do
@@ -223,7 +223,9 @@ def _build(
     """(patcher, compute dtype): the host's model, the state dict loaded through our operations."""
     device = comfy.model_management.get_torch_device()
     options, dtype = _dtypes(model, state, device)
-    operations = quantized_operations(dtype, device, backend, run.rewrite if run else None)
+    operations = quantized_operations(
+        dtype, device, backend, run.rewrite if run else None, held_dtype=options["dtype"]
+    )
     patcher = comfy.sd.load_diffusion_model_state_dict(
         state, {**options, "custom_operations": operations}, disable_dynamic=disable_dynamic
     )
