@@ -11,6 +11,7 @@ from ._layers import SCHEMES, Reading
 from ._scales import check_grid, check_numbers, fit
 
 HALVES = ("BF16", "F16")
+CODES = ("I8", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
 FULL = {"full_precision_matrix_mult": True}  # the tool leaves activations as they are
 ROW_SCALES = ("row", "row-flat", "tensor")
 ACTIVATION_SCALES = ("input_scale", "output_scale")
@@ -69,6 +70,9 @@ def eight_bits(
     a byte the codes use.
     """
     check_scales(reading, key, scale)
+    if weight.dtype not in CODES:
+        found = f"{weight.name} of dtype {weight.dtype}"
+        reading.tell("codes-shape", f"{found} where a code of a byte is stored", name_of(key))
     found = dtype or dtype_of(reading, scale)
     if zeros is not None and all_zero(reading.source, zeros):
         reading.used.add(zeros.name)

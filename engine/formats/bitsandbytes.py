@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 
 from ..format import Contents, Format
@@ -56,7 +57,8 @@ def state_of(source: Source, spec: TensorSpec) -> State | None:
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    return state if min(n, k, state.block) > 0 and state.nested >= 0 else None
+    sound = min(n, k, state.block) > 0 and state.nested >= 0 and math.isfinite(state.offset)
+    return state if sound else None
 
 
 def four_bits(reading: Reading, key: str, spec: TensorSpec) -> None:

@@ -34,14 +34,15 @@ TYPES = {
     "IntxUnpackedToInt8Tensor": ("qdata", "scale", "zero_point"),
     "Int4Tensor": ("qdata", "scale", "zero_point"),
 }
-PLAIN = "Tensor"
+PLAIN, LONGEST_TYPE = "Tensor", 64
+CODES, EARLIER = "_weight_qdata", "weight:qdata"
 ACTIVATIONS = ("act_quant_scale", "act_quant_zero_point")
 DTYPE_NAMES = {torch_name: name for name, (_, torch_name) in DTYPES.items()}
 
 
 def signs(source: Source) -> bool:
     """Packed tensors spelled with the attribute's name."""
-    return any(name.endswith(("_weight_qdata", "weight:qdata")) for name in source.tensors)
+    return any(name.endswith((CODES, EARLIER)) for name in source.tensors)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def stored(source: Source) -> list[Stored] | None:
         names = json.loads(source.metadata.get("tensor_names", ""))
         found = {name: json.loads(source.metadata[name]) for name in names}
         return [
-            Stored(name, row["_type"], row.get("_data") or {})
+            Stored(name, str(row["_type"]), dict(row.get("_data") or {}))
             for name, row in found.items()
             if row["_type"] != PLAIN
         ]
@@ -113,8 +114,10 @@ def int4(reading: Reading, weight: Stored, qdata: TensorSpec, *grids: TensorSpec
 def list_weight(reading: Reading, weight: Stored) -> None:
     """List one weight by its type; a type that is not read is refused by its name."""
     if weight.type not in TYPES:
-        kind = f"torchao-{weight.type.removesuffix('Tensor').lower()}"
-        raise unread(kind, f"a weight as torchao's {weight.type}", name_of(weight.key))
+        known = weight.type.isidentifier() and len(weight.type) <= LONGEST_TYPE
+        kind = weight.type.removesuffix("Tensor").lower() if known else "unknown"
+        found = f"a weight as torchao's {weight.type[:LONGEST_TYPE]}"
+        raise unread(f"torchao-{kind}", found, name_of(weight.key))
     found = needed(reading, weight.key, *map(weight.tensor, TYPES[weight.type]))
     tensors = reading.source.tensors
     for role in ACTIVATIONS:
@@ -143,11 +146,16 @@ def list_weight(reading: Reading, weight: Stored) -> None:
 def split(source: Source) -> Contents:
     """Quantized weights by the header's types, the rest as it is."""
     weights = stored(source)
+    if any(name.endswith(EARLIER) for name in source.tensors):
+        raise unread("torchao-earlier", f"torchao's earlier spelling, P.{EARLIER}")
     if weights is None:
         raise unread("torchao", "torchao tensors without the header's JSON of their types")
     reading = Reading(source)
     for weight in weights:
         list_weight(reading, weight)
+    for name in source.tensors:
+        if name.endswith(CODES) and name not in reading.used:
+            reading.tell("state-unread", f"{name}, of which the header says nothing")
     return reading.contents("torchao")
 
 

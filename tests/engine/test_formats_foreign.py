@@ -79,6 +79,27 @@ REFUSED: dict[str, tuple[Tensors, dict[str, str], str, str]] = {
         {f"{NAME}._weight_qdata": INT8, f"{NAME}._weight_scale": ROWS, **BIAS},
         {}, "torchao", "format-torchao",
     ),
+    "torchao-earlier": (
+        {f"{NAME}.weight:qdata": INT8, f"{NAME}.weight:scale": ROWS, **BIAS},
+        {}, "torchao", "format-torchao-earlier",
+    ),
+    "torchao-unlisted": (
+        {f"{NAME}._weight_qdata": INT8, f"{NAME}._weight_scale": ROWS, **BIAS},
+        {"tensor_names": "[]"}, "torchao", "state-unread",
+    ),
+    **{
+        f"torchao-header-{at}": (
+            {f"{NAME}._weight_qdata": INT8, f"{NAME}._weight_scale": ROWS, **BIAS},
+            {"tensor_names": json.dumps([f"{NAME}.weight"]), f"{NAME}.weight": text},
+            "torchao", kind,
+        )
+        for at, (text, kind) in enumerate((
+            ("[]", "format-torchao"), ('{"_data": {}}', "format-torchao"),
+            ('{"_type": ["a"], "_data": {}}', "format-torchao-unknown"),
+            ('{"_type": "Int8Tensor", "_data": [1]}', "format-torchao"),
+            ("[" * 100_000, "format-torchao"),
+        ))
+    },
     "torchao-damaged-header": (
         {f"{NAME}._weight_qdata": INT8, f"{NAME}._weight_scale": ROWS, **BIAS},
         {"tensor_names": json.dumps([f"{NAME}.weight"]), f"{NAME}.weight": "{"},

@@ -61,6 +61,7 @@ FAULTS: dict[str, list[Pair]] = {
         odd_state(NF4, state(shape=[-192, -256])),
         odd_state(NF4, state(blocksize=0)),
         odd_state(NF4, state(dtype="complex64")),
+        odd_state(NESTED, state(nested_blocksize=4, nested_offset=math.nan)),
         odd_state(NF4, torch.tensor(list(b"[" * 100_000), dtype=torch.uint8)),
         broken(PACKED, weight_shape=torch.tensor([192])),
         broken(PACKED, weight_shape=torch.tensor([192, -1])),
@@ -86,6 +87,7 @@ FAULTS: dict[str, list[Pair]] = {
     ],
     "codes-shape": [
         short(QINT4, "weight._data._data"),
+        broken(QINT8, **{"weight._data": torch.ones(192, 256, dtype=torch.int16)}),
         short(NF4, "weight"),
         odd_state(NF4, state(shape=[256, 256])),
         broken(INT8, weight=torch.ones(192, 256, dtype=torch.bfloat16)),
