@@ -14,7 +14,7 @@ from .model import Model, recognise
 from .problem import Problem
 from .problem_kinds import KINDS, tell
 from .read import examine, formats
-from .repairable import CORE, LATER, homes
+from .repairable import CORE, LATER, stored_forms
 from .source import Source
 from .tensors import FLOATS
 
@@ -114,8 +114,8 @@ def size_bytes(source: Source) -> int:
 
 def storage_problems(contents: Contents, model: Model) -> list[Problem]:
     """Schemes that stock ComfyUI 0.33 has no format or no loader for, each told once."""
-    known = homes()
-    counts = Counter(layer.scheme for layer in contents.layers if layer.scheme in known)
+    stored = stored_forms()
+    counts = Counter(layer.scheme for layer in contents.layers if layer.scheme in stored)
     if counts and model.family.kind == "vision":
         return [tell("vision-quantized", f"{sum(counts.values())} quantized layers")]
     # a bare cast is read right: its codes are the numbers
@@ -124,11 +124,11 @@ def storage_problems(contents: Contents, model: Model) -> list[Problem]:
     found = [tell("clip-quantized", f"{scaled} quantized layers")] if unseen else []
     return found + [
         tell(
-            "needs-newer-core" if known[scheme].opened_by == LATER else "no-core-format",
-            f"{count} layers in {scheme} ({known[scheme].format_id})",
+            "needs-newer-core" if stored[scheme].opened_by == LATER else "no-core-format",
+            f"{count} layers in {scheme} ({stored[scheme].format_id})",
         )
         for scheme, count in counts.items()
-        if known[scheme].opened_by != CORE
+        if stored[scheme].opened_by != CORE
     ]
 
 

@@ -47,6 +47,12 @@ KINDS: dict[str, Kind] = {
     "zeros-not-zero": Kind("symmetric int4 codes: all weight_zeros 0", AGAIN, refuses=True),
     "codes-shape": Kind("codes of the shape that the format packs", AGAIN, refuses=True),
     "convrot-groupsize": Kind("a power of 4 that divides K", AGAIN, refuses=True),
+    "gguf-type": Kind(
+        "GGUF types F32, F16, BF16, Q8_0, Q5_0, Q5_1, Q4_0, Q4_1, Q2_K to Q6_K, IQ4_NL or IQ4_XS",
+        "install the gguf package (`pip install gguf`), which reads the others, or get the model "
+        "in one of these types",
+        refuses=True,
+    ),
     # numbers that are known although the file says something else
     "float8-marker-on-int8": Kind("the format int8_tensorwise for int8 codes", REPAIR),
     "int8-marker-on-float8": Kind("a float8 format for float8 codes", REPAIR),

@@ -43,6 +43,14 @@ def homes() -> Mapping[str, Home]:
     )
 
 
+@cache
+def stored_forms() -> Mapping[str, Home]:
+    """`homes`, and for each codec what it reads and who opens that as it lies in the file."""
+    codecs = all_codecs().values()
+    read = {codec.name: Home(codec.title, OPENED_BY[codec.core_reads]) for codec in codecs}
+    return MappingProxyType({**homes(), **read})
+
+
 BARE = {"fp8": "F8_E4M3", "fp8_e5m2": "F8_E5M2"}  # schemes that may lack a scale: their codes
 # what a mended file still has
 LASTING = frozenset(

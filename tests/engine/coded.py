@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from . import coded_gguf
+
 Coded = tuple[dict[str, torch.Tensor], dict[str, object], torch.Tensor]
 N, K = 192, 256
 GRID = torch.arange(N * K).reshape(N, K)
@@ -16,4 +18,4 @@ def int8_blockwise() -> Coded:
     return {"weight": codes, "scale": scale}, {"group_size": 128}, codes * spread
 
 
-CODED: dict[str, Coded] = {"int8_blockwise": int8_blockwise()}
+CODED: dict[str, Coded] = {"int8_blockwise": int8_blockwise(), **coded_gguf.CODED}
