@@ -59,7 +59,8 @@ def output_of(choice: Choice, touched: bool, prefix: str = "") -> Output:
     part = layer.parts[0]
     if as_stored and "input_scale" in part.tensors:
         tensors["input_scale"] = TensorSpec(f"{prefix}{layer.name}.input_scale", "F32", ())
-    conf = quant_json(choice.scheme, n, k, part.settings if as_stored else {})
+    kept = as_stored and part.scheme == choice.scheme  # a codec's settings are its own
+    conf = quant_json(choice.scheme, n, k, part.settings if kept else {})
     tensors["comfy_quant"] = TensorSpec(f"{prefix}{layer.name}.comfy_quant", "U8", (len(conf),))
     return Output(choice, tensors, {"comfy_quant": conf}, as_stored)
 

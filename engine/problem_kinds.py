@@ -34,7 +34,7 @@ KINDS: dict[str, Kind] = {
     "scales-differ": Kind("one scale per weight", AGAIN, refuses=True),
     "marker-not-json": Kind("a UTF-8 JSON object with the layer's format", AGAIN, refuses=True),
     "block-size": Kind(
-        "blocks of 128 for float8 codes, groups of 128 for int4, rows for int8",
+        "blocks of 128 for float8 codes, rows for int8 codes",
         "quantize the original with `fusequant convert`",
         refuses=True,
     ),
@@ -44,7 +44,11 @@ KINDS: dict[str, Kind] = {
         refuses=True,
     ),
     "rotated-float8": Kind("int8 codes under a convrot marker", AGAIN, refuses=True),
-    "zeros-not-zero": Kind("symmetric int4 codes: all weight_zeros 0", AGAIN, refuses=True),
+    "group-size": Kind("groups that divide the inputs", AGAIN, refuses=True),
+    "tensor-absent": Kind("all tensors of the layer's format", AGAIN, refuses=True),
+    "branch-unknown": Kind(
+        "a low-rank branch that reads the `raw` or the `post_smoothing` input", AGAIN, refuses=True
+    ),
     "codes-shape": Kind("codes of the shape that the format packs", AGAIN, refuses=True),
     "convrot-groupsize": Kind("a power of 4 that divides K", AGAIN, refuses=True),
     "gguf-type": Kind(

@@ -278,8 +278,8 @@ def tell_translation(made: Translation, report: Report) -> None:
     report.notes.append(f"translated for ComfyUI, codes as stored: {counted}")
     if made.dequantized:
         report.warn(
-            f"{sum(made.dequantized.values())} layers are held in 16 bits, because ComfyUI has no "
-            f"format for {', '.join(sorted(made.dequantized))}: choose a scheme to hold them in less"
+            f"{sum(made.dequantized.values())} layers are held in 16 bits: ComfyUI has no format "
+            f"for {', '.join(sorted(made.dequantized))}; choose a scheme to hold them in less"
         )
     if made.requantized:
         report.warn(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import coded_gguf
+from . import coded_core, coded_gguf
 
 Coded = tuple[dict[str, torch.Tensor], dict[str, object], torch.Tensor]
 N, K = 192, 256
@@ -18,4 +18,8 @@ def int8_blockwise() -> Coded:
     return {"weight": codes, "scale": scale}, {"group_size": 128}, codes * spread
 
 
-CODED: dict[str, Coded] = {"int8_blockwise": int8_blockwise(), **coded_gguf.CODED}
+CODED: dict[str, Coded] = {
+    "int8_blockwise": int8_blockwise(),
+    **coded_core.CODED,
+    **coded_gguf.CODED,
+}
