@@ -10,6 +10,7 @@ from .layer import Layer
 from .measure.errors import LayerError, layer_error
 from .model import recognise
 from .read import read
+from .rotated import all_rotated
 from .rows import rows_of
 from .source import Source
 
@@ -39,9 +40,14 @@ def compare(
     second: Source,
     matrices_only: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    rotated: int | None = None,
 ) -> Comparison:
-    """Relative error, worst row and cosine of every layer that both hold, under core's names."""
-    sides = [{x.key: x for x in recognise(read(source)).layers} for source in (first, second)]
+    """Relative error, worst row and cosine of every layer that both hold, under core's names.
+
+    `rotated` as in `read`, for whichever file has int8 rows.
+    """
+    found = all_rotated([read(source) for source in (first, second)], rotated)
+    sides = [{x.key: x for x in recognise(contents).layers} for contents in found]
     common = [key for key in sides[0] if key in sides[1] and _counts(sides[0][key], matrices_only)]
     if not common:
         raise Refused(

@@ -68,18 +68,18 @@ class Report:
         }
 
 
-def inspect(path: str | Path) -> Report:
-    """Open, recognise, check; refuses only what cannot be read at all."""
+def inspect(path: str | Path, rotated: int | None = None) -> Report:
+    """Open, recognise, check; refuses only what cannot be read at all. `rotated` as in `read`."""
     source = open_source(Path(path))
     try:
-        return report(source)
+        return report(source, rotated)
     finally:
         source.close()
 
 
-def report(source: Source) -> Report:
+def report(source: Source, rotated: int | None = None) -> Report:
     """The report of an opened source; faults that `read` refuses are among its problems."""
-    contents = examine(source)
+    contents = examine(source, rotated)
     model = recognise(contents)
     problems = (
         *contents.problems,

@@ -31,13 +31,17 @@ from .stream import Job, Progress, Stream, single_threaded_torch, worker_count
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; `scheme` may be `auto`, `dtype` is for what stays unquantized."""
+    """What the user asked for; `scheme` may be `auto`, `dtype` is for what stays unquantized.
+
+    `rotated`: int8 rows of the source are rotated in groups of so many inputs (see `read`).
+    """
 
     scheme: str = "auto"
     keep: tuple[str, ...] = ()
     dtype: str | None = None
     device: str = "cpu"
     capability: tuple[int, int] | None = None
+    rotated: int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def prepare(
 ) -> Prepared:
     """Headers in, the whole plan out. Refuses what cannot be done before anything is written."""
     request = request or Request()
-    model = recognise(read(source))
+    model = recognise(read(source, request.rotated))
     fused = match(loras, model) if loras else Fused()
     if request.scheme == "auto":
         request = replace(request, scheme=auto_scheme(request.device, request.capability)[0])
@@ -86,6 +90,7 @@ def prepare(
         [(lora.source, lora.strength, lora.rslora) for lora in loras],
         request.keep,
         request.dtype,
+        request.rotated,
     )
     metadata = {"format": "pt", METADATA_KEY: recipe.to_json()}
     prepared = lay_out(source, model, choices, request, metadata, fused)

@@ -85,7 +85,8 @@ KINDS: dict[str, Kind] = {
     ),
     "maybe-rotated": Kind(
         "a convrot flag in the file if the weights are rotated",
-        "if the file was saved with QuaRot on, quantize the original again: nothing in it says so",
+        "nothing in the file says it: if it was saved with QuaRot on, open it with the option "
+        "`rotated` (--rotated on the command line), or quantize the original again",
     ),
     "not-finite": Kind("finite numbers", AGAIN, stock_wrong=False),
     # storage that stock ComfyUI 0.33 does not know

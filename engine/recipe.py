@@ -57,6 +57,7 @@ class Recipe:
     loras: tuple[FusedLora, ...] = ()
     keep: tuple[str, ...] = ()
     dtype: str | None = None
+    rotated: int | None = None
     version: str = VERSION
 
     def to_json(self) -> str:
@@ -68,6 +69,7 @@ class Recipe:
             "keep": list(self.keep),
             "dtype": self.dtype,
         }
+        facts |= {"rotated": self.rotated} if self.rotated else {}
         return json.dumps(facts, separators=(",", ":"))
 
 
@@ -77,6 +79,7 @@ def recipe_of(
     loras: Sequence[tuple[Source, float, bool]] = (),
     keep: Sequence[str] = (),
     dtype: str | None = None,
+    rotated: int | None = None,
 ) -> Recipe:
     """The recipe of a conversion, from opened files; `loras`: (source, strength, rslora)."""
     return Recipe(
@@ -87,4 +90,5 @@ def recipe_of(
         ),
         keep=tuple(keep),
         dtype=dtype,
+        rotated=rotated,
     )

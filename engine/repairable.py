@@ -12,7 +12,7 @@ from functools import cache
 from types import MappingProxyType
 
 from .format import Contents
-from .layer import Layer, Part
+from .layer import Layer
 from .plan import Choice
 from .problem import Problem
 from .scheme_names import schemes
@@ -143,20 +143,3 @@ def mend(contents: Contents) -> Mend:
         tuple(problem for problem in contents.problems if problem.kind in LASTING),
         next((who for who in (OURS, LATER) if who in opened_by), CORE),
     )
-
-
-def as_rotated(contents: Contents, group: int = 256) -> Contents:
-    """The same contents with int8 rows taken as Hadamard-rotated in groups of `group` inputs.
-
-    For files that do not say so (`maybe-rotated`); layers whose inputs do not divide stay.
-    """
-
-    def rotated(layer: Layer) -> Layer:
-        part = layer.parts[0]
-        if layer.scheme != "int8" or len(layer.shape) != 2 or layer.shape[1] % group:
-            return layer
-        settings = {**part.settings, "convrot_groupsize": group}
-        return replace(layer, parts=(Part("int8_convrot", part.tensors, settings, part.rows),))
-
-    kept = tuple(problem for problem in contents.problems if problem.kind != "maybe-rotated")
-    return replace(contents, layers=tuple(map(rotated, contents.layers)), problems=kept)

@@ -30,13 +30,17 @@ CHUNK_ELEMENTS = 1 << 25  # of a weight on a GPU; a few float32 copies of it for
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user asked for; `dtype` is for what stays unquantized, None as in the source."""
+    """What the user asked for; `dtype` is for what stays unquantized, None as in the source.
+
+    `rotated`: int8 rows of the source are rotated although its file does not say so.
+    """
 
     scheme: str = "auto"
     keep: tuple[str, ...] = ()
     dtype: str | None = None
     rslora: bool = False
     cpu: bool = False
+    rotated: int | None = None
 
 
 def convert_file(
@@ -78,7 +82,8 @@ def prepared_for(path: Path, loras: Sequence[tuple[Path, float]], wanted: Wanted
     try:
         for lora, strength in loras:
             files.append(open_lora(lora, strength, wanted.rslora))
-        return prepare(source, files, Conversion(scheme, wanted.keep, dtype, str(device)))
+        asked = Conversion(scheme, wanted.keep, dtype, str(device), rotated=wanted.rotated)
+        return prepare(source, files, asked)
     except BaseException:
         for file in files:
             file.close()

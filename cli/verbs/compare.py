@@ -6,6 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
+from ..options import add_rotated
 from ..progress import Bar
 from ..text import columns
 from ..verb import Answer, Verb
@@ -14,10 +15,11 @@ SHOWN = 15
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """`compare A B`."""
+    """`compare A B [--rotated [GROUP]]`."""
     parser.add_argument("first", type=Path, metavar="A", help="the reference")
     parser.add_argument("second", type=Path, metavar="B", help="the version to judge")
     parser.add_argument("--all", action="store_true", help="norms and biases too")
+    add_rotated(parser)
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -29,7 +31,7 @@ def run(args: argparse.Namespace) -> Answer:
 
     bar = Bar("compare", quiet=args.json)
     try:
-        found = compare(first, second, not args.all, bar)
+        found = compare(first, second, not args.all, bar, args.rotated)
     finally:
         bar.close()
         first.close()
