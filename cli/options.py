@@ -130,6 +130,17 @@ def add_conversion(parser: argparse.ArgumentParser, scheme: str | None = "auto")
     parser.add_argument("--dtype", help="dtype of what stays unquantized (default: as in SRC)")
     parser.add_argument("--device", default="cpu", help="where the arithmetic runs")
     add_rotated(parser)
+    parser.add_argument(
+        "--format",
+        default="core",
+        metavar="NAME",
+        help="who the file is for: core (ComfyUI, the default) or lightx2v (int8 or fp8_row)",
+    )
+    parser.add_argument(
+        "--by-block",
+        action="store_true",
+        help="with --format lightx2v: a folder with a file for each block",
+    )
 
 
 def open_spec_or_file(path: Path) -> Source:
@@ -161,6 +172,8 @@ def prepare_from(args: argparse.Namespace) -> Prepared:
         device=device,
         capability=_capability(device),
         rotated=args.rotated,
+        format=args.format,
+        by_block=args.by_block,
     )
     return prepare(source, loras, request)
 

@@ -18,12 +18,23 @@ _KEPT_SETTINGS = ("full_precision_matrix_mult", "convrot", "convrot_groupsize", 
 
 @dataclass(frozen=True)
 class Output:
-    """One layer of the new file: its tensors by role and the small ones whose bytes are known."""
+    """One layer of the new file: its tensors by role and the small ones whose bytes are known.
+
+    `whole`: the layer of the model that LoRAs change, where this one is its rows from `first` on
+    under another name; None: the choice's own layer.
+    """
 
     choice: Choice
     tensors: Mapping[str, TensorSpec]
     known: Mapping[str, bytes]
     as_stored: bool  # the codes of the source are written as they are
+    whole: Layer | None = None
+    first: int = 0
+
+    @property
+    def changed(self) -> Layer:
+        """The layer that LoRAs are matched to."""
+        return self.whole or self.choice.layer
 
 
 def quant_json(scheme: str, n: int, k: int, settings: Mapping[str, object]) -> bytes:

@@ -58,10 +58,11 @@ class Recipe:
     keep: tuple[str, ...] = ()
     dtype: str | None = None
     rotated: int | None = None
+    format: str | None = None
     version: str = VERSION
 
     def to_json(self) -> str:
-        facts = {
+        facts: dict[str, object] = {
             "version": self.version,
             "source": self.source,
             "scheme": self.scheme,
@@ -70,6 +71,7 @@ class Recipe:
             "dtype": self.dtype,
         }
         facts |= {"rotated": self.rotated} if self.rotated else {}
+        facts |= {"format": self.format} if self.format else {}
         return json.dumps(facts, separators=(",", ":"))
 
 
@@ -80,6 +82,7 @@ def recipe_of(
     keep: Sequence[str] = (),
     dtype: str | None = None,
     rotated: int | None = None,
+    format: str | None = None,
 ) -> Recipe:
     """The recipe of a conversion, from opened files; `loras`: (source, strength, rslora)."""
     return Recipe(
@@ -91,4 +94,5 @@ def recipe_of(
         keep=tuple(keep),
         dtype=dtype,
         rotated=rotated,
+        format=format,
     )

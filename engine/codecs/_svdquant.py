@@ -27,7 +27,8 @@ def signed_codes(packed: torch.Tensor, start: int, stop: int) -> torch.Tensor:
 
     if packed.dim() == 4:
         tiles, rows = _in_tiles(start, stop)
-        ordered = packed[tiles].unflatten(3, (4, GROUP // 2)).permute(0, 2, 3, 1, 4)
+        inside = packed[tiles]
+        ordered = inside.view(*inside.shape[:3], 4, GROUP // 2).permute(0, 2, 3, 1, 4)
         chosen = ordered.flatten(3).flatten(0, 2)[rows]
     else:
         chosen = packed[start:stop]

@@ -294,7 +294,7 @@ def test_every_kind_of_refusal_has_its_case() -> None:
     """The kinds are read from the calls that make a refusal."""
     written: set[str] = set()
     for file in ROOM.glob("*.py"):
-        if file.name == "writer.py":
+        if file.name.endswith("writer.py"):
             continue
         for node in ast.walk(ast.parse(file.read_text())):
             name = getattr(getattr(node, "func", None), "id", "")
