@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,14 +157,17 @@ def number_problems(source: Source, contents: Contents) -> list[Problem]:
     return found
 
 
+def stock_reads(contents: Contents, problems: Iterable[Problem]) -> bool:
+    """Stock ComfyUI 0.33 gets every number of such a file right."""
+    wrong = any(KINDS[problem.kind].stock_wrong for problem in problems)
+    return formats()[contents.format].core_reads and not wrong
+
+
 def loads_in(contents: Contents, model: Model, problems: tuple[Problem, ...]) -> tuple[str, ...]:
     """The stock nodes where they get every number right, else ours, else none."""
     if model.family.name == UNKNOWN or any(KINDS[problem.kind].refuses for problem in problems):
         return ()
-    stock = formats()[contents.format].core_reads and not any(
-        KINDS[problem.kind].stock_wrong for problem in problems
-    )
-    if not stock:
+    if not stock_reads(contents, problems):
         return (OUR_LOADERS[model.family.kind],)
     node = STOCK_TITLES.get(model.family.loads_in, model.family.loads_in)
     return (CHECKPOINT, node) if model.others else (node,)

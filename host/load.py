@@ -288,11 +288,6 @@ def tell_translation(made: Translation, report: Report) -> None:
     """Say how many layers were translated and which were quantized again."""
     counted = ", ".join(f"{count} x {how}" for how, count in sorted(made.how.items()))
     report.notes.append(f"translated for ComfyUI, codes as stored: {counted}")
-    if made.dequantized:
-        report.warn(
-            f"{sum(made.dequantized.values())} layers are held in 16 bits: ComfyUI has no format "
-            f"for {', '.join(sorted(made.dequantized))}; choose a scheme to hold them in less"
-        )
     if made.requantized:
         report.warn(
             f"{len(made.requantized)} layers were quantized again, because no format holds their "

@@ -18,7 +18,6 @@ from ..engine.plan import Choice
 from ..engine.repairable import mend_layer
 from ..engine.rows import plain_rows, restated, row_count, rows_of
 from ..engine.source import Source
-from ..engine.stored import all_codecs
 from ..engine.tensors import torch_dtype
 from .quantize import json_tensor, layer_tensors
 
@@ -37,7 +36,6 @@ class Translation:
         self.state: State = {}
         self.how: Counter[str] = Counter()
         self.requantized: list[str] = []
-        self.dequantized: Counter[str] = Counter()  # matrices that only a codec reads, by its title
 
     def add(self, layer: Layer) -> None:
         """Put one layer into the state dict, with its logical shape alone if it comes later."""
@@ -60,9 +58,6 @@ class Translation:
         values = rows_of(layer, self._source)(0, row_count(layer))
         self.state[layer.key] = values.reshape(layer.shape).to(torch_dtype(layer.dtype))
         self.how["dequantized"] += 1
-        codec = all_codecs().get(layer.scheme)
-        if codec is not None and layer.is_matrix and not self._plain:
-            self.dequantized[codec.title] += 1
 
     def _respell(self, layer: Layer, scheme: str) -> None:
         """The codes as they lie in the file, scales as float32 in the shape of the format."""
