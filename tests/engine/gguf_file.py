@@ -8,6 +8,7 @@ import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -71,6 +72,40 @@ def q8_0(weight: torch.Tensor) -> bytes:
     scale = (blocks.abs().amax(1, keepdim=True) / 127).half()
     codes = (blocks / scale.float().clamp(min=1e-30)).round().clamp(-127, 127).to(torch.int8)
     return torch.cat((scale.view(torch.uint8), codes.view(torch.uint8)), 1).numpy().tobytes()
+
+
+def q4_k(weight: torch.Tensor) -> bytes:
+    """Blocks of 256: d * s * q - e * m for 32 numbers each, s and m of 6 bits, q of 4."""
+    parts = weight.reshape(-1, 8, 32).float()
+    least = (-parts.amin(2)).clamp(min=0)
+    step = (parts.amax(2) + least).clamp(min=1e-12) / 15
+    d, e = (x.amax(1, keepdim=True).div(63).half() for x in (step, least))
+    s = (step / d.float()).round().clamp(0, 63)
+    m = (least / e.float().clamp(min=1e-12)).round().clamp(0, 63)
+    size, offset = (d.float() * s)[..., None], (e.float() * m)[..., None]
+    codes = ((parts + offset) / size.clamp(min=1e-12)).round().clamp(0, 15).to(torch.uint8)
+    s, m = s.to(torch.uint8), m.to(torch.uint8)
+    packed = [s[:, :4] | (s[:, 4:] >> 4 << 6), m[:, :4] | (m[:, 4:] >> 4 << 6)]
+    packed.append((s[:, 4:] & 15) | ((m[:, 4:] & 15) << 4))
+    pairs = codes.view(-1, 4, 2, 32)
+    nibbles = (pairs[:, :, 0] | pairs[:, :, 1] << 4).reshape(-1, 128)
+    halves = [x.view(torch.uint8) for x in (d, e)]
+    return torch.cat((*halves, *packed, nibbles), 1).numpy().tobytes()
+
+
+ENCODE = {"Q8_0": q8_0, "Q4_K": q4_k}
+
+
+def encoded(tensors: Mapping[str, torch.Tensor], kind: str, inside: str) -> dict[str, Any]:
+    """Tensors as a file stores them: matrices with `inside` in their names in blocks."""
+    found: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        whole = tensor.dim() == 2 and tensor.shape[1] % BY_NAME[kind].elements == 0
+        if whole and inside in name:
+            found[name] = (kind, tuple(tensor.shape), ENCODE[kind](tensor))
+        else:
+            found[name] = numbers(tensor if tensor.dim() > 1 else tensor.float())
+    return found
 
 
 def numbers(weight: torch.Tensor) -> tuple[str, tuple[int, ...], bytes]:

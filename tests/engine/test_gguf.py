@@ -27,7 +27,18 @@ from fusequant.engine.rows import row_count, rows_of
 from fusequant.engine.source import Source
 from fusequant.engine.stored import all_codecs
 
-from .gguf_file import Stored, entry, fact, file_of, filled, gguf, golden, numbers, q8_0
+from .gguf_file import (
+    ENCODE,
+    Stored,
+    entry,
+    fact,
+    file_of,
+    filled,
+    gguf,
+    golden,
+    numbers,
+    q8_0,
+)  # fmt: skip
 
 CONFIG = FluxConfig(hidden=256, double_blocks=1, single_blocks=1)
 QKV = "double_blocks.0.img_attn.qkv.weight"
@@ -150,6 +161,21 @@ def test_a_file_of_the_package_opens_with_the_package_s_numbers(tmp_path: Path) 
     source.close()
 
 
+@pytest.mark.parametrize(("kind", "bound"), [("Q8_0", 0.01), ("Q4_K", 0.1)])
+def test_our_own_writer_is_understood_by_the_package(kind: str, bound: float) -> None:
+    """What the other tests make files with: close to the weight, the same for both readers."""
+    package = pytest.importorskip("gguf")
+    weight = torch.randn(8, 512, generator=torch.Generator().manual_seed(2)) * 0.02
+    data = torch.frombuffer(bytearray(ENCODE[kind](weight)), dtype=torch.uint8)
+    blocks = data.view(-1, BY_NAME[kind].size).numpy()
+    theirs = torch.from_numpy(
+        package.quants.dequantize(blocks, package.GGMLQuantizationType[kind])
+    ).reshape(8, 512)
+    ours = all_codecs()[name_of(kind)].rows({"weight": data}, {"columns": 512}, 0, 8)
+    assert ours.equal(theirs)
+    assert float((ours - weight).norm() / weight.norm()) < bound
+
+
 def test_numbers_without_blocks_keep_their_dtype(opened) -> None:
     half, wide = torch.randn(4, 8).half(), torch.randn(3)
     kinds = {"a.weight": numbers(half), "b.bias": numbers(wide), "c": ("I32", (2,), bytes(8))}
@@ -251,8 +277,10 @@ def test_shards_are_one_model(tmp_path: Path) -> None:
 
 
 T5 = {
-    "enc.blk.0.attn_q.weight": "encoder.block.0.layer.0.SelfAttention.q.weight",
-    "enc.blk.0.attn_o.weight": "encoder.block.0.layer.0.SelfAttention.o.weight",
+    **{
+        f"enc.blk.0.attn_{x}.weight": f"encoder.block.0.layer.0.SelfAttention.{x}.weight"
+        for x in "qkvo"
+    },
     "enc.blk.0.attn_norm.weight": "encoder.block.0.layer.0.layer_norm.weight",
     "enc.blk.0.attn_rel_b.weight": (
         "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
