@@ -16,7 +16,7 @@ from typing import Any
 
 from fusequant.engine.errors import Refused
 from fusequant.engine.files.open import open_source
-from fusequant.engine.inspect import stock_reads, storage_problems
+from fusequant.engine.inspect import stock_reads, storage_problems, tool_problems
 from fusequant.engine.measure.table import markdown_table
 from fusequant.engine.model import recognise
 from fusequant.engine.outputs import Output
@@ -67,7 +67,11 @@ def row_of(case: Any, folder: Path) -> tuple[str, ...]:
     except Refused as refused:
         source.close()
         return (f"`{case.id}`", case.dialect, f"refused: {refused.kind}", "", "", "")
-    problems = (*contents.problems, *storage_problems(contents, recognise(contents)))
+    problems = (
+        *contents.problems,
+        *storage_problems(contents, recognise(contents)),
+        *tool_problems(contents),
+    )
     stock = stock_reads(contents, problems)
     layer = next(x for x in contents.layers if x.key.endswith("proj.weight"))
     prepared = prepare_repair(source)

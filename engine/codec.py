@@ -22,7 +22,8 @@ class Codec:
 
     rows(tensors, settings, start, stop) -> (stop - start, k) float32, fresh: `tensors` are the
         whole stored tensors as read-only views of the mapped file; only what the rows need is
-        touched, so that memory does not grow with the layer. `start` is a multiple of `row_step`.
+        touched, so that memory does not grow with the layer. `start` is a multiple of `row_step`,
+        `stop` any row.
     home(settings) -> the scheme that holds the same numbers code for code, or None: the layer is
         then written in floating point. Only a codec with `restate` may name one.
     restate(tensors, settings, start, stop) -> {role: tensor} of the home scheme for these rows, as

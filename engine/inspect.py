@@ -14,7 +14,7 @@ from .model import Model, recognise
 from .problem import Problem
 from .problem_kinds import KINDS, tell
 from .read import examine, formats
-from .repairable import CORE, LATER, stored_forms
+from .repairable import CORE, LATER, homes, stored_forms
 from .source import Source
 from .tensors import FLOATS
 
@@ -84,6 +84,7 @@ def report(source: Source, rotated: int | None = None) -> Report:
     problems = (
         *contents.problems,
         *storage_problems(contents, model),
+        *tool_problems(contents),
         *spelling_problems(source, contents, model),
         *number_problems(source, contents),
     )
@@ -114,7 +115,8 @@ def size_bytes(source: Source) -> int:
 
 def storage_problems(contents: Contents, model: Model) -> list[Problem]:
     """Schemes that stock ComfyUI 0.33 has no format or no loader for, each told once."""
-    stored = stored_forms()
+    # what only a codec reads is a format of ComfyUI's under its markers alone: see tool_problems
+    stored = stored_forms() if formats()[contents.format].core_reads else homes()
     counts = Counter(layer.scheme for layer in contents.layers if layer.scheme in stored)
     if counts and model.family.kind == "vision":
         return [tell("vision-quantized", f"{sum(counts.values())} quantized layers")]
@@ -130,6 +132,17 @@ def storage_problems(contents: Contents, model: Model) -> list[Problem]:
         for scheme, count in counts.items()
         if stored[scheme].opened_by != CORE
     ]
+
+
+def tool_problems(contents: Contents) -> list[Problem]:
+    """Quantized layers as another tool stores them, where its format tells no other fault."""
+    form = formats()[contents.format]
+    stored = Counter(layer.scheme for layer in contents.layers if layer.scheme != "none")
+    told = any(KINDS[problem.kind].stock_wrong for problem in contents.problems)
+    if form.core_reads or told or not stored:
+        return []
+    counted = ", ".join(f"{count} layers in {name}" for name, count in stored.items())
+    return [tell("other-tool", f"{form.title}: {counted}")]
 
 
 def spelling_problems(source: Source, contents: Contents, model: Model) -> list[Problem]:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from .errors import Refused
 from .family import Target
 from .fuse.lora import Fused
-from .layer import Layer, Part
+from .layer import Layer
 from .model import Model
-from .outputs import Output, keeps_codes
+from .outputs import Output
 from .plan import Choice
+from .stored import held_by
 from .tensors import FLOATS, FP8, TensorSpec
 
 FORMAT = "lightx2v"
@@ -145,25 +146,22 @@ def named_layers(kind: Kind, model: Model) -> tuple[Named, ...]:
 
 def _as_spelled(model: Model) -> Iterator[Named]:
     """The file's own layers, each with core's layer that its rows went into."""
+    stored = {x.parts[0].tensors["weight"]: (*x.shape, 1)[0] for x in model.original}
     places: dict[str, tuple[Layer, int]] = {}
     for whole in model.layers:
         at = 0
         for part in whole.parts:
-            if part.rows is None:
+            rows = stored[part.tensors["weight"]]
+            first, last = part.rows or (0, rows)
+            if (first, last) == (0, rows):
                 places[part.tensors["weight"]] = (whole, at)
-            at += part.rows[1] - part.rows[0] if part.rows else _rows(model, part)
+            at += last - first
     cut = len(model.prefix)
     for layer in model.original:
         stripped = replace(layer, key=layer.key[cut:])
         place = places.get(layer.parts[0].tensors["weight"])
         same = place is not None and place[0].shape[1:] == layer.shape[1:]
         yield Named(stripped, *place) if place and same else Named(stripped, None)
-
-
-def _rows(model: Model, part: Part) -> int:
-    """Rows of a whole stored layer."""
-    weight = part.tensors["weight"]
-    return next(x.shape[0] for x in model.original if x.parts[0].tensors["weight"] == weight)
 
 
 def _by_aliases(model: Model) -> list[Named]:
@@ -207,8 +205,8 @@ def _output(kind: Kind, named: Named, scheme: str, dtype: str, fused: Fused) -> 
         "weight": TensorSpec(layer.key, CODES[scheme], (n, k)),
         "scale": TensorSpec(f"{layer.key}_scale", "F32", (n, 1)),
     }
-    same = (layer.scheme, scheme) in SAME_CODES and keeps_codes(layer, layer.scheme, touched)
-    as_stored = same or keeps_codes(layer, scheme, touched)
+    stored = held_by(layer)
+    as_stored = not touched and (stored == scheme or (stored, scheme) in SAME_CODES)
     choice = Choice(layer, scheme, layer.dtype, f"{kind.title}: block linear")
     return Output(choice, tensors, {}, as_stored, whole, named.first)
 

@@ -211,7 +211,10 @@ def _warnings(outputs: Sequence[Output], fused: Fused, model: Model, request: Re
         for scheme, count in twice.items()
     ]
     lost = [
-        o for o in changed if any("input_scale" in part.tensors for part in o.choice.layer.parts)
+        o
+        for o in outputs
+        if "input_scale" not in o.tensors
+        and any("input_scale" in part.tensors for part in o.choice.layer.parts)
     ]
     if lost:
         found.append(f"{len(lost)} layers lose their calibrated input_scale")

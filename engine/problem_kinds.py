@@ -57,6 +57,18 @@ KINDS: dict[str, Kind] = {
         "in one of these types",
         refuses=True,
     ),
+    "codes-without-scale": Kind("all that the tool stores beside the codes", AGAIN, refuses=True),
+    "state-unread": Kind("the JSON that the tool writes for each weight", AGAIN, refuses=True),
+    "rows-unknown": Kind(
+        "a bias: the file says how many codes a weight has, not how many rows",
+        "quantize the original with `fusequant convert`",
+        refuses=True,
+    ),
+    "zero-points-unknown": Kind(
+        "the checkpoint_format: version 1 stores each zero point less one, version 2 as it is",
+        "put the model's quantize_config.json (or config.json) beside the file",
+        refuses=True,
+    ),
     # numbers that are known although the file says something else
     "float8-marker-on-int8": Kind("the format int8_tensorwise for int8 codes", REPAIR),
     "int8-marker-on-float8": Kind("a float8 format for float8 codes", REPAIR),
@@ -83,6 +95,11 @@ KINDS: dict[str, Kind] = {
         "quantize the original with `fusequant convert`, which leaves such layers as they are",
         stock_wrong=False,
     ),
+    "activation-scales-unread": Kind(
+        "weights alone: scales calibrated for activations are left out, they are not quantized",
+        "nothing has to be done; an int8 or fp8 scheme quantizes activations as they come",
+        stock_wrong=False,
+    ),
     "maybe-rotated": Kind(
         "a convrot flag in the file if the weights are rotated",
         "nothing in the file says it: if it was saved with QuaRot on, open it with the option "
@@ -104,6 +121,7 @@ KINDS: dict[str, Kind] = {
         "an unquantized file for the stock CLIP loaders: they look for codes in T5 and Qwen only",
         "open it with FuseQuant's Quantized T5/CLIP Loader",
     ),
+    "other-tool": Kind("quantized layers as ComfyUI stores them", REPAIR),
     "several-files": Kind("one file for a stock loader", REPAIR),
     "family-unknown": Kind("a model family that FuseQuant knows", "open it with a stock loader"),
     "names-not-core": Kind("ComfyUI's layer names", REPAIR),

@@ -26,8 +26,10 @@ from ..engine.files.open import open_source
 from ..engine.model import UNKNOWN, Model, recognise
 from ..engine.plan import Choice
 from ..engine.read import formats, read
+from ..engine.repairable import mend_layer
 from ..engine.rows import row_count, rows_of
 from ..engine.source import Source
+from ..engine.stored import held_by
 from ..engine.tensors import torch_dtype
 from . import devices, order
 from .allocator import give_back
@@ -118,7 +120,8 @@ def _load_stored(
     disable_dynamic: bool = False,
 ) -> Any:  # fmt: skip
     source, model = opened(path, report, rotated)
-    device, schemes = comfy.model_management.get_torch_device(), {x.scheme for x in model.layers}
+    device = comfy.model_management.get_torch_device()
+    schemes = {mend_layer(layer).scheme for layer in model.layers}
     unholdable = devices.unholdable(schemes, device)
     if unholdable:
         report.warn(f"{', '.join(unholdable)} cannot be on {device.type}: dequantized on the CPU")
@@ -146,7 +149,7 @@ def _load_quantizing(
     for choice in choices.values():
         if choice.scheme == "none" and choice.layer.is_matrix:
             report.keep(choice.layer.name, choice.why)
-    later = {x.layer.key for x in choices.values() if x.scheme not in ("none", x.layer.scheme)}
+    later = {x.layer.key for x in choices.values() if x.scheme not in ("none", held_by(x.layer))}
     made = translate(model.layers, source, later, plain=scheme == "none")
     run = Streaming(source, {c.layer.name: c for c in choices.values() if c.layer.key in later},
                     device, request, report)  # fmt: skip
@@ -288,6 +291,12 @@ def tell_translation(made: Translation, report: Report) -> None:
     """Say how many layers were translated and which were quantized again."""
     counted = ", ".join(f"{count} x {how}" for how, count in sorted(made.how.items()))
     report.notes.append(f"translated for ComfyUI, codes as stored: {counted}")
+    if made.dequantized:
+        size = f"{made.dequantized_bytes / 1e9:.2f} GB"
+        report.warn(
+            f"{len(made.dequantized)} layers became floating point, {size}: no format here holds "
+            "their codes; ask for a scheme on load to keep them small"
+        )
     if made.requantized:
         report.warn(
             f"{len(made.requantized)} layers were quantized again, because no format holds their "

@@ -25,6 +25,7 @@ INDEX_SIGNS = ("index", "indices", "ids", "position")
 
 # what other tools put beside an int8 weight
 STATE = ("SCB", "weight_format", "CB", "SCBt")
+QUANT_STATE = ".quant_state.bitsandbytes__"
 
 Module = dict[str, TensorSpec]
 
@@ -80,7 +81,11 @@ def is_closed(source: Source) -> bool:
         for name, spec in source.tensors.items()
     )
     return known and not any(
-        name.rpartition(".")[2] in STATE and f"{name.rpartition('.')[0]}.weight" in source.tensors
+        QUANT_STATE in name
+        or (
+            name.rpartition(".")[2] in STATE
+            and f"{name.rpartition('.')[0]}.weight" in source.tensors
+        )
         for name in source.tensors
     )
 

@@ -48,16 +48,19 @@ class Case:
 def cases() -> dict[str, Case]:
     """Every case by id; a name that is used twice is a mistake of the tables."""
     found: dict[str, Case] = {}
+    seen: list[Any] = []  # a table that another module imports is the same one
     stems = sorted(path.stem for path in HERE.glob("*dialects*.py"))
     for stem in [x for x in stems if not x.startswith("test_")] + list(ELSEWHERE):
         module = import_module(f".{stem}", __package__)
-        made = [_read(name, row) for table in ("READ", "TOOLS")
-                for name, row in getattr(module, table, {}).items()]  # fmt: skip
-        made += [_refused(name, row) for name, row in getattr(module, "REFUSED", {}).items()]
-        for case in made:
-            if case.id in found:
-                raise ValueError(f"two fixtures are called {case.id}")
-            found[case.id] = case
+        for name, make in TABLES.items():
+            table = getattr(module, name, {})
+            if any(table is other for other in seen):
+                continue
+            seen.append(table)
+            for case in (make(key, row) for key, row in table.items()):
+                if case.id in found:
+                    raise ValueError(f"two fixtures are called {case.id}")
+                found[case.id] = case
     return found
 
 
@@ -70,3 +73,6 @@ def _read(name: str, row: Any) -> Case:
 def _refused(name: str, row: Any) -> Case:
     content, header, dialect, refusal = row
     return Case(name, content, dialect, refusal=refusal, header=dict(header))
+
+
+TABLES = {"READ": _read, "TOOLS": _read, "REFUSED": _refused}

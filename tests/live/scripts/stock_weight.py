@@ -32,7 +32,7 @@ def run(folder: str, name: str) -> Iterator[dict[str, Any]]:
     import torch
 
     from fusequant.engine.files.open import open_source
-    from fusequant.engine.inspect import stock_reads, storage_problems
+    from fusequant.engine.inspect import stock_reads, storage_problems, tool_problems
     from fusequant.engine.model import recognise
     from fusequant.engine.read import read
     from fusequant.engine.rows import rows_of
@@ -41,7 +41,11 @@ def run(folder: str, name: str) -> Iterator[dict[str, Any]]:
         source = open_source(path)
         contents = read(source)
         layer = next(x for x in contents.layers if x.key.endswith(f"{name}.weight"))
-        problems = (*contents.problems, *storage_problems(contents, recognise(contents)))
+        problems = (
+            *contents.problems,
+            *storage_problems(contents, recognise(contents)),
+            *tool_problems(contents),
+        )
         told = stock_reads(contents, problems)
         ours = rows_of(layer, source)(0, layer.shape[0])
         try:
