@@ -28,7 +28,8 @@ class Codec:
         then written in floating point. Only a codec with `restate` may name one.
     restate(tensors, settings, start, stop) -> {role: tensor} of the home scheme for these rows, as
         Scheme.quantize gives them.
-    `bits` a weight, scales counted; `whose`: the tool that writes it.
+    `bits` a weight, scales counted; `whose`: the tool that writes it. `core_reads` as in Scheme:
+    who opens the stored form itself. `needs`: a package without which it reads nothing.
     """
 
     name: str
@@ -39,3 +40,5 @@ class Codec:
     row_step: int = 1
     home: Callable[[Settings], str | None] = lambda settings: None
     restate: Callable[[Tensors, Settings, int, int], dict[str, torch.Tensor]] | None = None
+    core_reads: str = "no: our loader"
+    needs: str | None = None

@@ -27,7 +27,7 @@ def _working_bytes(output: Output, fused: Fused) -> int:
     scales = sum(t.size_bytes for role, t in output.tensors.items() if role != "weight")
     adapters = sum(
         4 * change.file.source.tensors[name].elements
-        for change in fused.changes.get(choice.layer.key, ())
+        for change in fused.changes.get(output.changed.key, ())
         for name in change.names.values()
     )
     return COPIES_OF_A_CHUNK * chunk + 2 * scales + COPIES_OF_AN_ADAPTER * adapters

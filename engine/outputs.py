@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from .layer import Layer
 from .plan import Choice
 from .scheme_names import schemes as all_schemes
 from .stored import held_by
@@ -17,12 +18,23 @@ _KEPT_SETTINGS = ("full_precision_matrix_mult", "convrot", "convrot_groupsize", 
 
 @dataclass(frozen=True)
 class Output:
-    """One layer of the new file: its tensors by role and the small ones whose bytes are known."""
+    """One layer of the new file: its tensors by role and the small ones whose bytes are known.
+
+    `whole`: the layer of the model that LoRAs change, where this one is its rows from `first` on
+    under another name; None: the choice's own layer.
+    """
 
     choice: Choice
     tensors: Mapping[str, TensorSpec]
     known: Mapping[str, bytes]
     as_stored: bool  # the codes of the source are written as they are
+    whole: Layer | None = None
+    first: int = 0
+
+    @property
+    def changed(self) -> Layer:
+        """The layer that LoRAs are matched to."""
+        return self.whole or self.choice.layer
 
 
 def quant_json(scheme: str, n: int, k: int, settings: Mapping[str, object]) -> bytes:
@@ -59,7 +71,8 @@ def output_of(choice: Choice, touched: bool, prefix: str = "") -> Output:
     part = layer.parts[0]
     if as_stored and layer.is_whole and "input_scale" in part.tensors:
         tensors["input_scale"] = TensorSpec(f"{prefix}{layer.name}.input_scale", "F32", ())
-    conf = quant_json(choice.scheme, n, k, part.settings if as_stored else {})
+    kept = as_stored and part.scheme in all_schemes()  # a codec's settings are its own
+    conf = quant_json(choice.scheme, n, k, part.settings if kept else {})
     tensors["comfy_quant"] = TensorSpec(f"{prefix}{layer.name}.comfy_quant", "U8", (len(conf),))
     return Output(choice, tensors, {"comfy_quant": conf}, as_stored)
 

@@ -34,7 +34,7 @@ KINDS: dict[str, Kind] = {
     "scales-differ": Kind("one scale per weight", AGAIN, refuses=True),
     "marker-not-json": Kind("a UTF-8 JSON object with the layer's format", AGAIN, refuses=True),
     "block-size": Kind(
-        "blocks of 128 for float8 codes, groups of 128 for int4, rows for int8",
+        "blocks of 128 for float8 codes, rows for int8 codes",
         "quantize the original with `fusequant convert`",
         refuses=True,
     ),
@@ -44,9 +44,19 @@ KINDS: dict[str, Kind] = {
         refuses=True,
     ),
     "rotated-float8": Kind("int8 codes under a convrot marker", AGAIN, refuses=True),
-    "zeros-not-zero": Kind("symmetric int4 codes: all weight_zeros 0", AGAIN, refuses=True),
+    "group-size": Kind("groups that divide the inputs", AGAIN, refuses=True),
+    "tensor-absent": Kind("all tensors of the layer's format", AGAIN, refuses=True),
+    "branch-unknown": Kind(
+        "a low-rank branch that reads the `raw` or the `post_smoothing` input", AGAIN, refuses=True
+    ),
     "codes-shape": Kind("codes of the shape that the format packs", AGAIN, refuses=True),
     "convrot-groupsize": Kind("a power of 4 that divides K", AGAIN, refuses=True),
+    "gguf-type": Kind(
+        "GGUF types F32, F16, BF16, Q8_0, Q5_0, Q5_1, Q4_0, Q4_1, Q2_K to Q6_K, IQ4_NL or IQ4_XS",
+        "install the gguf package (`pip install gguf`), which reads the others, or get the model "
+        "in one of these types",
+        refuses=True,
+    ),
     "codes-without-scale": Kind("all that the tool stores beside the codes", AGAIN, refuses=True),
     "state-unread": Kind("the JSON that the tool writes for each weight", AGAIN, refuses=True),
     "rows-unknown": Kind(
@@ -92,7 +102,8 @@ KINDS: dict[str, Kind] = {
     ),
     "maybe-rotated": Kind(
         "a convrot flag in the file if the weights are rotated",
-        "if the file was saved with QuaRot on, quantize the original again: nothing in it says so",
+        "nothing in the file says it: if it was saved with QuaRot on, open it with the option "
+        "`rotated` (--rotated on the command line), or quantize the original again",
     ),
     "not-finite": Kind("finite numbers", AGAIN, stock_wrong=False),
     # storage that stock ComfyUI 0.33 does not know

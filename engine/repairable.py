@@ -12,11 +12,11 @@ from functools import cache
 from types import MappingProxyType
 
 from .format import Contents
-from .layer import Layer, Part
+from .layer import Layer
 from .plan import Choice
 from .problem import Problem
 from .scheme_names import schemes
-from .stored import held_by, home_of
+from .stored import all_codecs, held_by, home_of
 
 CORE, OURS, LATER = "ComfyUI 0.33", "FuseQuant's loaders", "ComfyUI 0.38 and FuseQuant's loaders"
 # who opens a scheme's format, by what the scheme says of core
@@ -41,6 +41,14 @@ def homes() -> Mapping[str, Home]:
             if scheme.format_id is not None
         }
     )
+
+
+@cache
+def stored_forms() -> Mapping[str, Home]:
+    """`homes`, and for each codec what it reads and who opens that as it lies in the file."""
+    codecs = all_codecs().values()
+    read = {codec.name: Home(codec.title, OPENED_BY[codec.core_reads]) for codec in codecs}
+    return MappingProxyType({**homes(), **read})
 
 
 BARE = {"fp8": "F8_E4M3", "fp8_e5m2": "F8_E5M2"}  # schemes that may lack a scale: their codes
@@ -138,20 +146,3 @@ def mend(contents: Contents) -> Mend:
         tuple(problem for problem in contents.problems if problem.kind in LASTING),
         next((who for who in (OURS, LATER) if who in opened_by), CORE),
     )
-
-
-def as_rotated(contents: Contents, group: int = 256) -> Contents:
-    """The same contents with int8 rows taken as Hadamard-rotated in groups of `group` inputs.
-
-    For files that do not say so (`maybe-rotated`); layers whose inputs do not divide stay.
-    """
-
-    def rotated(layer: Layer) -> Layer:
-        part = layer.parts[0]
-        if layer.scheme != "int8" or len(layer.shape) != 2 or layer.shape[1] % group:
-            return layer
-        settings = {**part.settings, "convrot_groupsize": group}
-        return replace(layer, parts=(Part("int8_convrot", part.tensors, settings, part.rows),))
-
-    kept = tuple(problem for problem in contents.problems if problem.kind != "maybe-rotated")
-    return replace(contents, layers=tuple(map(rotated, contents.layers)), problems=kept)

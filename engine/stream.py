@@ -19,6 +19,7 @@ import torch
 
 from ..kernels import ops
 from .errors import Refused
+from .files.folder_writer import FolderWriter
 from .files.writer import Writer
 from .gather import Gathered
 from .layer import Layer
@@ -137,7 +138,7 @@ class Job:
 class Stream:
     """Runs jobs into a writer; stops all of them at the first error or at a cancel."""
 
-    def __init__(self, writer: Writer, progress: Progress, total_bytes: int) -> None:
+    def __init__(self, writer: Writer | FolderWriter, progress: Progress, total_bytes: int) -> None:
         self._writer, self._progress, self._total = writer, progress, total_bytes
         self._done = 0
         self._stop = threading.Event()

@@ -49,19 +49,22 @@ NARROW = ("BF16", "F16")
 
 def load_diffusion_model(
     path: str | Path, scheme: str | None = None, backend: str | None = None,
-    keep: Sequence[str] = (), on_failure: str = "full precision",
+    keep: Sequence[str] = (), on_failure: str = "full precision", rotated: int | None = None,
 ) -> tuple[Any, Report]:  # fmt: skip
-    """(patcher, report). `scheme` None: as stored; else every chosen layer is quantized to it."""
+    """(patcher, report). `scheme` None: as stored; else every chosen layer is quantized to it.
+
+    `rotated`: int8 rows are rotated in groups of so many inputs although the file does not say so.
+    """
     request = Request(scheme or AS_STORED, backend, tuple(keep), on_failure)
     report = Report(f"Load {Path(path).name}: {request.scheme}")
     if request.scheme != AS_STORED:
-        return order.watched(_load_quantizing(str(path), request, report)), report
+        return order.watched(_load_quantizing(str(path), request, report, rotated)), report
     backend = forced_backend(backend, None, report)
-    init = stored_init(str(path), backend)
+    init = stored_init(str(path), backend, rotated)
     if init[0] is comfy.sd.load_diffusion_model:
         report.notes.append("read by ComfyUI's own loader, as stored")
         return order.watched(_stock(init)), report
-    return order.watched(_load_stored(str(path), backend, report)), report
+    return order.watched(_load_stored(str(path), backend, report, rotated)), report
 
 
 def _stock(init: Init) -> Any:
@@ -75,8 +78,10 @@ def _stock(init: Init) -> Any:
     return patcher
 
 
-def stored_init(path: str, backend: str | None = None) -> Init:
+def stored_init(path: str, backend: str | None = None, rotated: int | None = None) -> Init:
     """The factory that loads a file as it is: the host's own where it gets every number right."""
+    if rotated is not None:
+        return (reload, (path, backend, rotated))
     source = open_source(path)
     try:
         if backend in (None, KITCHEN) and host_reads(source):
@@ -96,21 +101,25 @@ def host_reads(source: Source) -> bool:
     return any(node.startswith("Load ") for node in found.loads_in)
 
 
-def reload(path: str, backend: str | None = None, disable_dynamic: bool = False) -> Any:
+def reload(
+    path: str, backend: str | None = None, rotated: int | None = None, disable_dynamic: bool = False
+) -> Any:
     """The factory of a translated model."""
-    return _load_stored(path, backend, Report("again"), disable_dynamic)
+    return _load_stored(path, backend, Report("again"), rotated, disable_dynamic)
 
 
 def requantize(recipe: Recipe, disable_dynamic: bool = False) -> Any:
     """The factory of a model that was quantized while it was loaded."""
-    path = recipe.init[1][0]
-    return _load_quantizing(path, recipe.request, Report("again"), disable_dynamic)
+    path, *more = recipe.init[1]
+    rotated = more[1] if recipe.init[0] is reload and len(more) > 1 else None
+    return _load_quantizing(path, recipe.request, Report("again"), rotated, disable_dynamic)
 
 
 def _load_stored(
-    path: str, backend: str | None, report: Report, disable_dynamic: bool = False
-) -> Any:
-    source, model = opened(path, report)
+    path: str, backend: str | None, report: Report, rotated: int | None = None,
+    disable_dynamic: bool = False,
+) -> Any:  # fmt: skip
+    source, model = opened(path, report, rotated)
     device = comfy.model_management.get_torch_device()
     schemes = {mend_layer(layer).scheme for layer in model.layers}
     unholdable = devices.unholdable(schemes, device)
@@ -120,16 +129,17 @@ def _load_stored(
     made = translate(model.layers, source, plain=bool(unholdable))
     patcher, _ = _build(model, made.state, backend, None, disable_dynamic)
     tell_translation(made, report)
-    patcher.cached_patcher_init = (reload, (path, backend))
+    patcher.cached_patcher_init = (reload, (path, backend, rotated))
     return patcher
 
 
 def _load_quantizing(
-    path: str, request: Request, report: Report, disable_dynamic: bool = False
-) -> Any:
+    path: str, request: Request, report: Report, rotated: int | None = None,
+    disable_dynamic: bool = False,
+) -> Any:  # fmt: skip
     """Load with each chosen layer quantized as the host comes to it."""
     started = time.perf_counter()
-    source, model = opened(path, report)
+    source, model = opened(path, report, rotated)
     device = comfy.model_management.get_torch_device()
     scheme, backend = exact_scheme(request.scheme, device)
     backend = forced_backend(request.backend, backend, report)
@@ -148,7 +158,7 @@ def _load_quantizing(
     tell_twice(run.choices, report)
     report.seconds = time.perf_counter() - started
     keep_in_memory(patcher)
-    stored = stored_init(path)
+    stored = stored_init(path, None, rotated)
     patcher.cached_patcher_init = (requantize, (Recipe(stored, request, dtype),))
     return patcher
 
@@ -204,13 +214,15 @@ class Streaming:
             self._report.keep(name, "ComfyUI's model has no such layer")
 
 
-def opened(path: str, report: Report) -> tuple[Source, Model]:
+def opened(path: str, report: Report, rotated: int | None = None) -> tuple[Source, Model]:
     """The source and the model of a checkpoint; its dialect and its faults go into the report."""
     source = open_source(path)
-    contents = read(source)
+    contents = read(source, rotated)
     model = recognise(contents)
     report.family = model.family.title
     report.notes.append(f"dialect: {formats()[contents.format].title}")
+    if rotated is not None:
+        report.notes.append(f"int8 rows taken as rotated in groups of {rotated}, as asked")
     for problem in contents.problems:
         where = f" in {problem.layer}" if problem.layer else ""
         report.warn(f"{problem.kind}{where}: found {problem.found}; read all the same")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ..errors import Refused
 from ..format import Contents, Format
 from ..source import Source
-from ._names import has_marker
+from ._names import has_marker, is_gguf
 
 FROM_ORIGINAL = "quantize the unquantized checkpoint with `fusequant convert` instead"
 
@@ -29,7 +29,7 @@ def detected(signs: Callable[[Source], bool]) -> Callable[[Source], bool]:
 
     def detect(source: Source) -> bool:
         """The signs, in a file without ComfyUI's per-layer markers."""
-        return not has_marker(source) and signs(source)
+        return not (has_marker(source) or is_gguf(source)) and signs(source)
 
     return detect
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from ..ggml import TYPE_MARK
 from ..source import Source
 from ..tensors import FLOATS, FP8, TensorSpec
 
@@ -48,6 +49,12 @@ def modules(source: Source) -> dict[str, Module]:
     return found
 
 
+def is_gguf(source: Source) -> bool:
+    """The tensors come from GGUF files: each has a ggml type."""
+    known = source.metadata
+    return bool(source.tensors) and all(TYPE_MARK + name in known for name in source.tensors)
+
+
 def is_adapter(source: Source) -> bool:
     """The names are those of a LoRA file."""
     text = "\n".join(source.tensors) + "\n"  # one search over all names is the fast one
@@ -66,7 +73,7 @@ def is_plain(spec: TensorSpec) -> bool:
 
 def is_closed(source: Source) -> bool:
     """Nothing but plain tensors, 8-bit codes, and what the dialects read here put beside them."""
-    known = not is_adapter(source) and all(
+    known = not (is_adapter(source) or is_gguf(source)) and all(
         is_plain(spec)
         or (spec.dtype in FP8 and not leaf(name).startswith("_"))
         or (spec.dtype == "I8" and leaf(name) == "weight")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from . import coded_tools
+from . import coded_core, coded_gguf, coded_tools
 
 Coded = tuple[dict[str, torch.Tensor], dict[str, object], torch.Tensor]
 N, K = 192, 256
@@ -21,4 +21,9 @@ def int8_blockwise() -> Coded:
     return {"weight": codes, "scale": scale}, {"group_size": 128}, codes * spread
 
 
-CODED: dict[str, Coded] = {"int8_blockwise": int8_blockwise(), **coded_tools.CODED}
+CODED: dict[str, Coded] = {
+    "int8_blockwise": int8_blockwise(),
+    **coded_core.CODED,
+    **coded_gguf.CODED,
+    **coded_tools.CODED,
+}

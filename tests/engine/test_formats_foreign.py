@@ -58,14 +58,9 @@ REFUSED: dict[str, tuple[Tensors, dict[str, str], str, str]] = {
             f"format-{name.replace('_', '-')}",
         )
         for name in (
-            "nvfp4", "mxfp8", "convrot_w4a4", "asym_w4a8_int8", "int8_blockwise", "hybrid_mxfp8",
-            "svdquant_w4a4", "never_heard_of",
+            "nvfp4", "mxfp8", "convrot_w4a4", "asym_w4a8_int8", "never_heard_of",
         )
     },
-    "awq-64": (
-        core(INT8[:, :128], torch.ones(4, 192), format="awq_w4a16", group_size=64),
-        {}, "core", "block-size",
-    ),
     "fp8-blocks-of-64": (
         core(FP8, torch.ones(3, 4), format="float8_e4m3fn_blockwise", group_size=64),
         {}, "core", "block-size",

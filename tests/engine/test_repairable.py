@@ -9,7 +9,8 @@ import pytest
 from fusequant.engine.format import Contents
 from fusequant.engine.layer import Layer, Part
 from fusequant.engine.problem_kinds import tell
-from fusequant.engine.repairable import as_rotated, mend
+from fusequant.engine.repairable import mend
+from fusequant.engine.rotated import as_rotated
 
 
 def stored(scheme: str, shape=(192, 256), key="a.weight", **settings: object) -> Layer:
