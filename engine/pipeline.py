@@ -31,13 +31,22 @@ from .stream import Job, Progress, Stream, single_threaded_torch, worker_count
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; `scheme` may be `auto`, `dtype` is for what stays unquantized."""
+    """What the user asked for; `scheme` may be `auto`, `dtype` is for what stays unquantized.
+
+    `workers`: layers worked on at once, None for one per core; the bytes do not depend on it.
+    """
 
     scheme: str = "auto"
     keep: tuple[str, ...] = ()
     dtype: str | None = None
     device: str = "cpu"
     capability: tuple[int, int] | None = None
+    workers: int | None = None
+
+    @property
+    def layers_at_once(self) -> int:
+        """How many layers are worked on at a time."""
+        return self.workers or worker_count(self.device)
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,7 @@ def lay_out(
         family=model.family.name,
         choices=(*choices, *beside),
         bytes=size_of(specs, metadata),
-        peak_private_bytes=predicted_peak_bytes(outputs, fused, worker_count(request.device)),
+        peak_private_bytes=predicted_peak_bytes(outputs, fused, request.layers_at_once),
         vram_bytes=sum(spec.size_bytes for spec in specs),
         warnings=tuple(_warnings(outputs, fused, model)),
     )
@@ -158,7 +167,7 @@ def convert(
     total = sum(job.source_bytes for job in jobs)
     writer = Writer(target, specs_of(prepared.outputs), prepared.metadata, prepared.close)
     with writer, single_threaded_torch():
-        Stream(writer, progress, total).run(jobs, worker_count(prepared.request.device))
+        Stream(writer, progress, total).run(jobs, prepared.request.layers_at_once)
         del jobs
     return Written(
         out=Path(target),
