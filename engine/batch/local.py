@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
@@ -58,10 +59,10 @@ class _Process:
             with contextlib.suppress(OSError):
                 self.popen.stdin.close()
 
-    def end(self) -> str:
-        """Wait for it, and not long; the last line that it said on stderr."""
+    def end(self, until: float) -> str:
+        """Wait for it, and no longer; the last line that it said on stderr."""
         try:
-            self.popen.wait(STOP_S)
+            self.popen.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             self.popen.kill()
             self.popen.wait()
@@ -132,8 +133,9 @@ def run_local(
     finally:
         for process in running:
             process.stop()
+        until = time.monotonic() + STOP_S
         for process in running:
-            process.end()
+            process.end(until)
 
 
 def _heard(process: _Process, line: Json) -> Iterator[Event]:
@@ -147,7 +149,7 @@ def _heard(process: _Process, line: Json) -> Iterator[Event]:
 def _ended(process: _Process, settings: Settings) -> Event:
     """The pipe ended: the answer, or the death of the process and whether it is tried again."""
     process.stop()
-    said = process.end()
+    said = process.end(time.monotonic() + STOP_S)
     if process.outcome is not None:
         facts: dict[str, Any] = {**process.outcome.facts, "attempts": process.attempt}
         return Ended(process.task, Outcome(process.outcome.state, facts))

@@ -18,6 +18,7 @@ MEASURED = {
 }
 _OTHERS = 0.9e9
 START_S = 3.0  # a process that loads torch and plans
+PLAN_S = 30.0  # the plan counts as so many seconds that went as planned
 _LATEST = 20  # recipes of a scheme that count
 
 
@@ -72,9 +73,13 @@ class Pace:
         self._shares[name] = share
 
     def left_s(self) -> float | None:
-        """Of the whole batch, by what was done since it began; None before anything was."""
+        """Of the whole batch, by what was done since it began; None before anything was.
+
+        rest * (measured + PLAN_S) / (planned + PLAN_S): a first small recipe says little yet.
+        """
         done = sum(self._estimates[name] * share for name, share in self._shares.items())
         if not done:
             return None
         rest = sum(self._estimates.values()) - done
-        return max(0.0, rest) * (time.monotonic() - self._began) / done
+        elapsed = time.monotonic() - self._began
+        return max(0.0, rest) * (elapsed + PLAN_S) / (done + PLAN_S)

@@ -13,6 +13,8 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
+import sys
 import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -28,6 +30,7 @@ from .work import torch_version
 
 ROOMS = ("engine", "kernels")  # what a worker runs
 OBJECTS_BYTES = 80 << 20  # Ray's smallest store: what we send is a page of JSON
+CONNECT_S = 10.0
 LOOK_EVERY_S = 5.0  # whether a machine is left that could do what waits
 # read by Ray while it starts; what was there before is put back
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
@@ -43,7 +46,12 @@ def convert_task(facts: Json) -> Json:
 def run_ray(tasks: Sequence[Task], settings: Settings) -> Generator[Event, None, None]:
     """See `events.Runner`. `settings.jobs` tasks at most are handed in at a time."""
     ray = _installed()
-    with _package() as package, _cluster(ray, settings, package):
+    # Ray tells of dead workers on stdout, whatever one asks of it; that is for answers
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        _package() as package,
+        _cluster(ray, settings, package),
+    ):
         yield from _Cluster(ray, settings).run(tasks)
 
 
@@ -242,6 +250,7 @@ def _cluster(ray: Any, settings: Settings, package: Path) -> Iterator[None]:
     }
     where = {"address": settings.address} if settings.address else own
     try:
+        _check_answers(settings.address)
         with _as_before(_QUIET if settings.address is None else {}):
             ray.init(
                 **where,
@@ -259,6 +268,13 @@ def _cluster(ray: Any, settings: Settings, package: Path) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str | None) -> None:
+    """Ray itself would try for minutes where nobody listens."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
 
 
 @contextlib.contextmanager

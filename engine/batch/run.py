@@ -79,6 +79,11 @@ class Batch:
     pace: Pace
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether a cluster does it whose machines are not known here."""
+        return self.asked.address is not None
+
+    @property
     def todo(self) -> list[Planned]:
         """What will be run."""
         return [x for x in self.planned if x.name in self.shares.layers]
@@ -98,12 +103,14 @@ class Batch:
         facts = {
             "on": self.asked.on,
             "at_once": self.shares.at_once,
-            "memory_bytes": self.memory_bytes if self.asked.address is None else None,
+            "memory_bytes": None if self.elsewhere else self.memory_bytes,
             "disk": [room.to_json() for room in self.rooms],
             "log": str(self.log),
         }
         estimate = self.pace.total_s(self.todo, self.shares.at_once)
         source = "earlier recipes" if self.pace.is_own else "a table, measured on two cores"
+        if self.elsewhere:
+            source += ", as if by one machine"
         told = self.rows() if rows is None else rows
         return answer(told, facts, estimate, source, seconds)
 
@@ -182,9 +189,8 @@ class _Run:
         tasks = [task_from(batch.path, x, layers[x.name]) for x in batch.todo]
         if not tasks:
             return
-        elsewhere = batch.asked.address is not None
         settings = Settings(
-            jobs=batch.asked.jobs if elsewhere else batch.shares.at_once,
+            jobs=batch.asked.jobs if batch.elsewhere else batch.shares.at_once,
             memory_bytes=batch.memory_bytes,
             retries=batch.asked.retries,
             address=batch.asked.address,
@@ -216,7 +222,8 @@ class _Run:
         number = next(i for i, row in enumerate(self.rows) if row.name == planned.name)
         row = self.rows[number].ended(outcome)
         self.rows[number] = row
-        journal.write(row.to_log(planned, self._batch.shares.at_once))
+        at_once = 0 if self._batch.elsewhere else self._batch.shares.at_once
+        journal.write(row.to_log(planned, at_once))
         self._moved(event.task, 1.0)
         self._watch.ended(row, self._batch.pace.left_s())
 

@@ -7,11 +7,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import Refused
 from .entry import Lora, Part
-from .plan import Planned
+
+if TYPE_CHECKING:
+    from .plan import Planned
 
 DONE, REFUSED, FAILED = "done", "refused", "failed"
 

@@ -78,7 +78,9 @@ class Row:
         }
 
     def to_log(self, planned: Planned, at_once: int) -> Json:
-        """A line of the log; from it the next run knows how fast this machine is."""
+        """A line of the log; from it the next run knows how fast this machine is. `at_once` is 0
+        where other machines did the work.
+        """
         return {
             "name": self.name,
             "state": self.state,

@@ -188,7 +188,9 @@ def test_the_sampled_error_is_that_of_the_whole_file(models: Path, tmp_path: Pat
     second.close()
     assert found is not None
     assert found["worst"] == pytest.approx(errors[str(found["layer"])], rel=1e-3)
-    assert 0 < float(str(found["mean"])) <= float(str(found["worst"])) <= max(errors.values()) * 1.001
+    assert (
+        0 < float(str(found["mean"])) <= float(str(found["worst"])) <= max(errors.values()) * 1.001
+    )
 
 
 def test_a_recipe_is_done_when_its_file_is_whole_and_of_it(models: Path, tmp_path: Path) -> None:
