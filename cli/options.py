@@ -53,9 +53,39 @@ def count_argument(text: str) -> int:
     return count
 
 
+def device_argument(text: str) -> str:
+    """A device that torch has here: `cpu`, `cuda`, `cuda:1`."""
+    return device_here(text)
+
+
 def add_source(parser: argparse.ArgumentParser) -> None:
     """The checkpoint: a file, a folder of shards or an index."""
     parser.add_argument("source", type=Path, metavar="SRC", help="a checkpoint file or folder")
+
+
+def rotation_argument(text: str) -> int:
+    """The group that int8 rows were rotated by."""
+    from ..engine.rotated import GROUPS
+
+    if not text.isdecimal() or int(text) not in GROUPS:
+        listed = ", ".join(map(str, GROUPS))
+        raise argparse.ArgumentTypeError(
+            f"{text} is no group of a rotation: put --rotated last, or give {listed} after it"
+        )
+    return int(text)
+
+
+def add_rotated(parser: argparse.ArgumentParser) -> None:
+    """The user's word on int8 files that do not say whether they are rotated."""
+    parser.add_argument(
+        "--rotated",
+        nargs="?",
+        const=256,
+        type=rotation_argument,
+        metavar="GROUP",
+        help="int8 rows were saved Hadamard-rotated (INT8-Fast's QuaRot) in groups of GROUP inputs "
+        "(256), which the file does not say",
+    )
 
 
 def add_conversion(parser: argparse.ArgumentParser, scheme: str | None = "auto") -> None:
@@ -79,6 +109,18 @@ def add_conversion(parser: argparse.ArgumentParser, scheme: str | None = "auto")
     )
     parser.add_argument("--dtype", help="dtype of what stays unquantized (default: as in SRC)")
     parser.add_argument("--device", default="cpu", help="where the arithmetic runs")
+    add_rotated(parser)
+    parser.add_argument(
+        "--format",
+        default="core",
+        metavar="NAME",
+        help="who the file is for: core (ComfyUI, the default) or lightx2v (int8 or fp8_row)",
+    )
+    parser.add_argument(
+        "--by-block",
+        action="store_true",
+        help="with --format lightx2v: a folder with a file for each block",
+    )
 
 
 def open_spec_or_file(path: Path) -> Source:
@@ -102,12 +144,15 @@ def prepare_from(args: argparse.Namespace) -> Prepared:
     from ..engine.pipeline import Request, prepare
     from ..engine.scheme_names import resolve
 
-    device = device_here(args.device)
+    device = device_argument(args.device)
     request = Request(
         scheme="auto" if args.scheme == "auto" else resolve(args.scheme)[0],
         keep=tuple(args.keep),
         dtype=dtype_argument(args.dtype) if args.dtype else None,
         device=device,
         capability=capability(device),
+        rotated=args.rotated,
+        format=args.format,
+        by_block=args.by_block,
     )
     return prepare(source, loras, request)

@@ -57,10 +57,12 @@ class Recipe:
     loras: tuple[FusedLora, ...] = ()
     keep: tuple[str, ...] = ()
     dtype: str | None = None
+    rotated: int | None = None
+    format: str | None = None
     version: str = VERSION
 
     def to_json(self) -> str:
-        facts = {
+        facts: dict[str, object] = {
             "version": self.version,
             "source": self.source,
             "scheme": self.scheme,
@@ -68,6 +70,8 @@ class Recipe:
             "keep": list(self.keep),
             "dtype": self.dtype,
         }
+        facts |= {"rotated": self.rotated} if self.rotated else {}
+        facts |= {"format": self.format} if self.format else {}
         return json.dumps(facts, separators=(",", ":"))
 
 
@@ -77,6 +81,8 @@ def recipe_of(
     loras: Sequence[tuple[Source, float, bool]] = (),
     keep: Sequence[str] = (),
     dtype: str | None = None,
+    rotated: int | None = None,
+    format: str | None = None,
 ) -> Recipe:
     """The recipe of a conversion, from opened files; `loras`: (source, strength, rslora)."""
     return Recipe(
@@ -87,4 +93,6 @@ def recipe_of(
         ),
         keep=tuple(keep),
         dtype=dtype,
+        rotated=rotated,
+        format=format,
     )

@@ -122,7 +122,7 @@ def _in_the_way(out: Path) -> Refused | None:
         )
     if not out.exists():
         return None
-    if out.is_file() and written_by_us(out):
+    if written_by_us(out):
         return None
     return Refused(
         "output-exists",

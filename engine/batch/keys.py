@@ -14,6 +14,7 @@ from typing import Any
 from ..choose import dtype_of
 from ..errors import Refused
 from ..fuse.strength import with_strength
+from ..rotated import GROUP, rotation
 from .entry import Trouble
 
 
@@ -67,6 +68,11 @@ def _dtype(value: object) -> str:
     return dtype_of(_text(value))
 
 
+def _rotated(value: object) -> int | None:
+    """The group of inputs that int8 rows were rotated in; `true` is the usual one."""
+    return rotation(GROUP if value is True else None if value is False else value)
+
+
 def _loras(value: object) -> tuple[Mapping[str, Any], ...]:
     """Texts `FILE[:STRENGTH]` or tables -> tables with `file` and what else was said."""
     values = value if isinstance(value, list) else [value]
@@ -106,6 +112,9 @@ KEYS = (
     Key("keep", "a list of patterns such as final_layer*", _patterns, "keep"),
     Key("dtype", "a dtype such as bf16", _dtype, "dtype"),
     Key("device", "a device such as cpu or cuda", _text, "device"),
+    Key("rotated", "true, or the group of the rotation: 256", _rotated, "rotated"),
+    Key("format", "who the file is for: core or lightx2v", _text, "format"),
+    Key("by_block", "true or false", _flag, "by_block"),
 )
 PARTS = ("high", "low")  # a part under its own name; any other under [recipe.parts.NAME]
 

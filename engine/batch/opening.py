@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..accelerator import capability
 from ..files.open import open_source
 from ..fuse.lora import LoraFile, open_lora
 from ..pipeline import Prepared, Request, prepare
@@ -15,7 +16,10 @@ def prepared_for(part: Part, workers: int | None = None) -> Prepared:
     try:
         for lora in part.loras:
             loras.append(open_lora(lora.path, lora.strength, lora.rslora))
-        return prepare(source, loras, Request(**part.options, workers=workers))
+        device = part.options["device"]
+        known = capability(device) if part.options["scheme"] == "auto" else None
+        request = Request(**part.options, capability=known, workers=workers)
+        return prepare(source, loras, request)
     except BaseException:
         for opened in loras:
             opened.close()

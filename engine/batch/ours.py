@@ -14,7 +14,7 @@ _HEAD_BYTES = 1 << 16  # the metadata come first in a header that FuseQuant writ
 
 
 def recipe_in(path: Path) -> str | None:
-    """The recipe in the header of a whole file; None where there is none."""
+    """The recipe in the header of a whole file or folder; None where there is none."""
     try:
         source = open_source(path)
     except Refused:
@@ -26,12 +26,21 @@ def recipe_in(path: Path) -> str | None:
 
 
 def is_done(out: Path, recipe: str, size_bytes: int) -> bool:
-    """Whether the file is there, of this recipe and whole: a header's numbers reach its end."""
-    return out.is_file() and out.stat().st_size == size_bytes and recipe_in(out) == recipe
+    """Whether it is there, of this recipe and whole: a header's numbers reach a file's end."""
+    return size_at(out) == size_bytes and recipe_in(out) == recipe
+
+
+def size_at(path: Path) -> int:
+    """Bytes of a file or of all files of a folder; 0 where nothing is."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+    return path.stat().st_size if path.is_file() else 0
 
 
 def written_by_us(path: Path) -> bool:
-    """Whether a file that may be replaced stands there: FuseQuant's, whole or cut off, or empty."""
+    """Whether what stands there may be replaced: FuseQuant's, whole or cut off, or empty."""
+    if path.is_dir():
+        return not any(path.iterdir()) or recipe_in(path) is not None
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)

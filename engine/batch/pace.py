@@ -48,10 +48,7 @@ class Pace:
 
     def seconds(self, recipe: Planned) -> float:
         """One recipe alone on the machine, without the start of its process."""
-        return sum(
-            part.source_bytes / self._rate(str(part.part.options["scheme"]))
-            for part in recipe.parts
-        )
+        return sum(part.source_bytes / self._rate(part.scheme) for part in recipe.parts)
 
     def _rate(self, scheme: str) -> float:
         latest = self._rates.get(scheme, [])[-_LATEST:]

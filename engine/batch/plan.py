@@ -12,7 +12,7 @@ from ..recipe import METADATA_KEY
 from ..stream import MAX_WORKERS, worker_count
 from .entry import Entry, Part, Trouble
 from .opening import prepared_for
-from .ours import is_done
+from .ours import is_done, size_at
 
 # private memory of a process that has torch and this package loaded: 153 MB measured on Linux
 PROCESS_BYTES = 192 << 20
@@ -25,6 +25,7 @@ class PlannedPart:
     """One file. `peaks[t - 1]` is the private memory of converting with `t` layers at once."""
 
     part: Part
+    scheme: str
     recipe: str
     source_bytes: int
     bytes: int
@@ -36,8 +37,7 @@ class PlannedPart:
     @property
     def replaces_bytes(self) -> int:
         """The size of an older file that this one takes the place of."""
-        out = self.part.out
-        return out.stat().st_size if out.is_file() and not self.done else 0
+        return 0 if self.done else size_at(self.part.out)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Planned:
     @property
     def scheme(self) -> str:
         """The scheme of its first file."""
-        return str(self.parts[0].part.options["scheme"])
+        return self.parts[0].scheme
 
     @property
     def devices(self) -> frozenset[str]:
@@ -109,6 +109,7 @@ def _part(part: Part) -> PlannedPart:
         weights = {x.tensors["weight"] for c in prepared.plan.choices for x in c.layer.parts}
         return PlannedPart(
             part=part,
+            scheme=prepared.request.scheme,
             recipe=recipe,
             source_bytes=sum(prepared.source.tensors[name].size_bytes for name in weights),
             bytes=prepared.plan.bytes,

@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..accelerator import capability, device_here
-from ..auto import auto_scheme
+from ..accelerator import device_here
 from ..errors import Refused
 from ..scheme_names import resolve
 from .entry import Entry, Lora, Part, Trouble
@@ -61,7 +60,7 @@ def _bad_template(template: str, fields: Mapping[str, str], found: str) -> Refus
 
 
 def scheme_of(name: str, device: str, remote: bool) -> str:
-    """The scheme that a name means on a device."""
+    """The scheme that a name means; `auto` stays what it is until the model is known."""
     if name != "auto":
         return resolve(name)[0]
     if remote and device.startswith("cuda"):
@@ -71,8 +70,7 @@ def scheme_of(name: str, device: str, remote: bool) -> str:
             expected="the name of a scheme: which card will do it is not known here",
             fix='name it, such as scheme = "int8_convrot"',
         )
-    known = capability(device) if device.startswith("cuda") else None
-    return auto_scheme(device, known)[0]
+    return name
 
 
 class _Reader:

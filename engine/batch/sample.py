@@ -14,7 +14,7 @@ from ..layer import Layer
 from ..measure.errors import LayerError, layer_error
 from ..model import recognise
 from ..outputs import Output
-from ..pipeline import Prepared
+from ..pipeline import Prepared, job_of
 from ..read import read
 from ..rows import RowReader, rows_of
 from ..stream import single_threaded_torch
@@ -62,9 +62,7 @@ def _spread(outputs: Sequence[Output]) -> list[Output]:
 def _error(prepared: Prepared, output: Output, written: RowReader) -> LayerError:
     layer = output.choice.layer
     first, last = _middle(layer)
-    wanted = rows_of(layer, prepared.source)
-    if layer.key in prepared.fused.changes:
-        wanted = prepared.fused.reader(layer, wanted)
+    wanted = job_of(prepared, output).rows()
     return layer_error(
         layer.name,
         lambda start, stop: wanted(first + start, first + stop),

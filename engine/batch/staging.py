@@ -60,7 +60,8 @@ class Staging:
         for out in self._outs:
             touched.append(out)
             try:
-                if len(self._outs) > 1 and out.exists():  # to be put back if a later one fails
+                # to be put back if a later one fails; a folder cannot be renamed over another
+                if out.is_dir() or (len(self._outs) > 1 and out.exists()):
                     os.replace(out, self._before(out))
                 os.replace(self.place(out), out)
             except OSError as fault:
@@ -74,7 +75,7 @@ class Staging:
     def _take_back(self, out: Path) -> None:
         with contextlib.suppress(OSError):
             if not self.place(out).exists():
-                out.unlink()
+                _remove(out)
             if self._before(out).exists():
                 os.replace(self._before(out), out)
 
@@ -91,7 +92,11 @@ class Staging:
 def _empty(folder: Path) -> None:
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
-            path.unlink()
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def clear(prefix: str, folders: Iterable[Path], patience_s: float = _CLEAR_S) -> None:

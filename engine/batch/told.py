@@ -100,7 +100,7 @@ def _file(planned: PlannedPart) -> Json:
         "part": part.name,
         "source": str(part.source),
         "loras": list(planned.loras),
-        "scheme": part.options["scheme"],
+        "scheme": planned.scheme,
         "device": part.options["device"],
         "out": str(part.out),
         "bytes": planned.bytes,

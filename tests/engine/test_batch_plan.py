@@ -41,7 +41,7 @@ def planned(
     part = Part("", Path("s"), (), {"scheme": scheme, "device": "cpu"}, out)
     return Planned(
         Entry(name, (part,)),
-        (PlannedPart(part, "", 2 * size, size, tuple(peaks), done, (), ()),),
+        (PlannedPart(part, scheme, "", 2 * size, size, tuple(peaks), done, (), ()),),
     )
 
 
