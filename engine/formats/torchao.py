@@ -116,8 +116,8 @@ def list_weight(reading: Reading, weight: Stored) -> None:
     if weight.type not in TYPES:
         known = weight.type.isidentifier() and len(weight.type) <= LONGEST_TYPE
         kind = weight.type.removesuffix("Tensor").lower() if known else "unknown"
-        found = f"a weight as torchao's {weight.type[:LONGEST_TYPE]}"
-        raise unread(f"torchao-{kind}", found, name_of(weight.key))
+        told = f"a weight as torchao's {weight.type[:LONGEST_TYPE]}"
+        raise unread(f"torchao-{kind}", told, name_of(weight.key))
     found = needed(reading, weight.key, *map(weight.tensor, TYPES[weight.type]))
     tensors = reading.source.tensors
     for role in ACTIVATIONS:
