@@ -65,6 +65,9 @@ def test_a_recipe_says_what_convert_is_told(folder: Path) -> None:
         scheme = "fp8-sgl"
         keep = ["final_layer*"]
         dtype = "fp16"
+        rotated = true
+        format = "lightx2v"
+        by_block = true
         out = "out/a.safetensors"
         """,
     )
@@ -80,6 +83,9 @@ def test_a_recipe_says_what_convert_is_told(folder: Path) -> None:
         "keep": ("final_layer*",),
         "dtype": "F16",
         "device": "cpu",
+        "rotated": 256,
+        "format": "lightx2v",
+        "by_block": True,
     }
     assert part.out == folder / "out/a.safetensors"
 
@@ -312,6 +318,8 @@ def test_keep_going_leaves_out_what_cannot_be_done(folder: Path) -> None:
          "several-sources"),
         ('[[recipe]]\nsource = "in/a.safetensors"\ndevice = "tpu"\nout = "o"', "no-such-device"),
         ('[[recipe]]\nsource = "in/a.safetensors"\ndtype = "int3"\nout = "o"', "unknown-dtype"),
+        ('[[recipe]]\nsource = "in/a.safetensors"\nrotated = 3\nout = "o"', "rotation-group"),
+        ('[[recipe]]\nsource = "in/a.safetensors"\nby_block = 1\nout = "o"', "recipe-value"),
         ('[[recipe]]\nname = "a\\nb"\nsource = "in/a.safetensors"\nout = "o"', "recipe-value"),
     ],
 )  # fmt: skip

@@ -29,6 +29,8 @@ from fusequant.engine.measure.lora import write_lora
 from fusequant.engine.measure.synthetic import write_flux_like
 from fusequant.engine.pipeline import Request, convert, prepare
 
+from ..live import tiny
+
 CONFIG = FluxConfig(hidden=256, double_blocks=1, single_blocks=1)
 
 
@@ -191,6 +193,29 @@ def test_the_sampled_error_is_that_of_the_whole_file(models: Path, tmp_path: Pat
     assert (
         0 < float(str(found["mean"])) <= float(str(found["worst"])) <= max(errors.values()) * 1.001
     )
+
+
+def test_a_folder_of_blocks_is_done_or_replaced_as_a_whole(tmp_path: Path) -> None:
+    source = tiny.wan(tmp_path / "wan.safetensors", blocks=1)
+    out = tmp_path / "out"
+
+    def wanted(scheme: str) -> Planned:
+        options = {"scheme": scheme, "device": "cpu", "format": "lightx2v", "by_block": True}
+        (found,), _ = plan([Entry("one", (Part("", source, (), options, out),))])
+        return found
+
+    for scheme in ("int8", "fp8_row"):
+        planned = wanted(scheme)
+        assert not planned.done
+        outcome = work(task_from(tmp_path / "r.toml", planned, 2))
+        assert outcome.state == "done", outcome.facts
+        assert 0 < outcome.facts["files"][0]["error"]["mean"] < 0.1
+        assert wanted(scheme).done
+        assert sum(path.stat().st_size for path in out.iterdir()) == planned.bytes
+    assert wanted("int8").parts[0].replaces_bytes > 0
+    assert left(tmp_path) == ["out", "wan.safetensors"]
+    next(out.glob("*.safetensors")).unlink()
+    assert not wanted("fp8_row").done
 
 
 def test_a_recipe_is_done_when_its_file_is_whole_and_of_it(models: Path, tmp_path: Path) -> None:
