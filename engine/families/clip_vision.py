@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..family import Family, Rule, Shapes
-from ..layer import Layer, Part
+from ..layer import Layer
 from . import _keep, _spelling
 from ._spelling import renames
 
@@ -47,12 +47,6 @@ def spelling(shapes: Shapes) -> str | None:
     return "wan" if all(name in shapes for name in needs) else None
 
 
-def _seen_as(layer: Layer, key: str, shape: tuple[int, ...], transposed: bool = False) -> Layer:
-    """A plain layer's numbers in another shape."""
-    part = Part("none", layer.parts[0].tensors, view=shape, transposed=transposed)
-    return replace(layer, key=key, shape=shape, parts=(part,))
-
-
 def _convert(layer: Layer) -> list[Layer]:
     """What one of Wan's layers is in core's model: three of a joined one, none of the text half."""
     module, leaf = _spelling.split_leaf(layer.key)
@@ -66,13 +60,13 @@ def _convert(layer: Layer) -> list[Layer]:
         ]
     if layer.key == _CLASS:
         key = "vision_model.embeddings.class_embedding"
-        return [_seen_as(layer, key, layer.shape[-1:])]
+        return [_spelling.seen_as(layer, key, layer.shape[-1:])]
     if layer.key == _POSITION:
         key = "vision_model.embeddings.position_embedding.weight"
-        return [_seen_as(layer, key, layer.shape[-2:])]
+        return [_spelling.seen_as(layer, key, layer.shape[-2:])]
     if layer.key == "visual.head":
         key = "visual_projection.weight"
-        return [_seen_as(layer, key, layer.shape[::-1], transposed=True)]
+        return [_spelling.seen_as(layer, key, layer.shape[::-1], transposed=True)]
     place = _spelling.find(_WAN, module)
     return [replace(layer, key=place.module + leaf)] if place else []
 
