@@ -23,7 +23,7 @@ from .outputs import Output, output_of, specs_of
 from .place.budget import Placement, place
 from .plan import Choice, Plan
 from .read import read
-from .recipe import METADATA_KEY, recipe_of
+from .recipe import header, recipe_of
 from .repairable import mend_layer, plain_codes
 from .source import Source
 from .stream import Job, Progress, Stream, single_threaded_torch, worker_count
@@ -87,7 +87,7 @@ def prepare(
         request.keep,
         request.dtype,
     )
-    metadata = {"format": "pt", METADATA_KEY: recipe.to_json()}
+    metadata = header(source, recipe.to_json())
     prepared = lay_out(source, model, choices, request, metadata, fused)
     return replace(prepared, loras=tuple(loras))
 

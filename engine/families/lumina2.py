@@ -61,6 +61,7 @@ FAMILY = Family(
                 "noise_refiner.0.norm1.linear.weight",
                 "norm_out.linear_2.weight",
             ),
+            none_of=("image_index_embedding",),  # OmniGen 2
         ),
     ),
     to_core=converted_by(_DIFFUSERS),

@@ -1,6 +1,6 @@
 """Qwen-Image and Qwen-Image-Edit (to 2512 and 2511, Layered): FAMILY out.
 
-Core's names are Diffusers'.
+Core's names are Diffusers'. Mage-Flow has the same layers and is taken for it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ FAMILY = Family(
                 "transformer_blocks.0.attn.add_k_proj.weight",
                 "transformer_blocks.0.img_mod.1.weight",
             ),
+            none_of=("controlnet_blocks.0.weight",),
         )
     ),
     keep=(

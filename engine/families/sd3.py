@@ -96,12 +96,15 @@ FAMILY = Family(
     kind="diffusion",
     loads_in="UNETLoader",
     spelling=known_by(
-        Sign("core", all_of=("joint_blocks.0.context_block.attn.qkv.weight",)),
+        Sign(
+            "core",
+            all_of=("joint_blocks.0.context_block.attn.qkv.weight", "final_layer.linear.weight"),
+        ),
         Sign(
             "diffusers",
             all_of=(
                 "pos_embed.proj.weight",
-                "context_embedder.weight",
+                "norm_out.linear.weight",
                 "transformer_blocks.0.attn.add_q_proj.weight",
                 "transformer_blocks.0.norm1_context.linear.weight",
             ),

@@ -6,9 +6,10 @@ and ComfyUI computes text encoders in float32.
 
 from __future__ import annotations
 
-from ..family import Family, Rule
-from . import _keep
-from ._spelling import Place, Sign, called_by, converted_by, known_by, renames
+from ..family import Family, Rule, Shapes, Target
+from ..layer import Layer
+from . import _keep, _spelling
+from ._spelling import Place, renames
 
 _SELF, _FEED = "encoder.block.{}.layer.0", "encoder.block.{}.layer.1"
 _WAN = {
@@ -29,6 +30,30 @@ _WAN = {
 }
 
 
+def spelling(shapes: Shapes) -> str | None:
+    """`core` by Hugging Face's block 0, `wan` by Wan's gated block."""
+    if "encoder.block.0.layer.0.SelfAttention.q.weight" in shapes:
+        return "core"
+    needs = ("token_embedding.weight", "blocks.0.attn.q.weight", "blocks.0.ffn.gate.0.weight")
+    return "wan" if all(name in shapes for name in needs) else None
+
+
+def to_core(layers: tuple[Layer, ...], spelled: str) -> tuple[Layer, ...]:
+    """Wan's T5 under Hugging Face's names."""
+    if spelled == "core":
+        return layers
+
+    def place(module: str) -> Place | None:
+        return _spelling.find(_WAN, module)
+
+    return tuple(_spelling.convert(layers, place))
+
+
+def aliases(shapes: Shapes) -> dict[str, Target]:
+    """Wan's names."""
+    return _spelling.targets(_WAN, shapes)
+
+
 _QUANTIZED = (
     r"encoder\.block\.\d+\.layer\."
     r"(?:0\.SelfAttention\.[qkvo]|1\.DenseReluDense\.(?:wi(?:_[01])?|wo))"
@@ -38,19 +63,9 @@ FAMILY = Family(
     title="T5 or UMT5 text encoder",
     kind="text",
     loads_in="CLIPLoader",
-    spelling=known_by(
-        Sign("core", all_of=("encoder.block.0.layer.0.SelfAttention.q.weight",)),
-        Sign(
-            "wan",
-            all_of=(
-                "token_embedding.weight",
-                "blocks.0.attn.q.weight",
-                "blocks.0.ffn.gate.0.weight",
-            ),
-        ),
-    ),
-    to_core=converted_by(_WAN),
-    aliases=called_by(_WAN),
+    spelling=spelling,
+    to_core=to_core,
+    aliases=aliases,
     keep=(
         Rule(r"shared|encoder\.embed_tokens", "token table: looked up, not multiplied"),
         Rule(r".*relative_attention_bias", "position table: looked up, not multiplied"),
