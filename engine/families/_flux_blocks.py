@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..family import Rule, Shapes
 from . import _keep, _spelling
-from ._spelling import Place, Table, renames, stacked
+from ._spelling import Place, Table, renames, sides, stacked
 
 DOUBLE, SINGLE = "transformer_blocks.{}.", "single_transformer_blocks.{}."
 _CORE_DOUBLE, _CORE_SINGLE = "double_blocks.{}.*", "single_blocks.{}.*"
@@ -76,6 +76,22 @@ MODULATION: Table = {
 FINAL: Table = {
     "proj_out": Place("final_layer.linear"),
     "norm_out.linear": Place("final_layer.adaLN_modulation.1", swapped=True),
+}
+INPUTS: Table = renames({"x_embedder": "img_in", "context_embedder": "txt_in"})
+FLUX1: Table = {
+    **ATTENTION,
+    **GELU,
+    **MODULATION,
+    **FINAL,
+    **INPUTS,
+    **sides(
+        {
+            "time_text_embed.timestep_embedder": "time_in",
+            "time_text_embed.text_embedder": "vector_in",
+            "time_text_embed.guidance_embedder": "guidance_in",
+        },
+        SIDES,
+    ),
 }
 # what LoRA files call the q, k and v rows of a single block
 LINEAR1_QKV: Table = {"single_blocks.{}.linear1_qkv": Place("single_blocks.{}.linear1", 0, 2)}

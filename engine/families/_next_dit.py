@@ -1,11 +1,36 @@
-"""The transformer that Z-Image and Lumina 2 share: rows of its joined weights and rules out."""
+"""The transformer that Z-Image and Lumina 2 share: names, rows and rules out."""
 
 from __future__ import annotations
 
 from ..family import Rule, Shapes
 from . import _keep
+from ._spelling import Place, Table, renames, stacked
 
 STACKS = ("layers", "context_refiner", "noise_refiner", "siglip_refiner")
+
+
+def _attention(stack: str) -> dict[str, Place]:
+    attention = stack + ".{}.attention."
+    return {
+        **stacked([f"{attention}to_{x}" for x in "qkv"], f"{attention}qkv"),
+        **renames(
+            {"to_out.0": "out", "norm_q": "q_norm", "norm_k": "k_norm"},
+            attention + "*",
+            attention + "*",
+        ),
+    }
+
+
+# Diffusers' names of Z-Image; LoRA files may use them for Lumina 2 too
+Z_IMAGE: Table = {
+    **{name: place for stack in STACKS for name, place in _attention(stack).items()},
+    **renames(
+        {"linear": "linear", "adaLN_modulation.1": "adaLN_modulation.1"},
+        "all_final_layer.2-1.*",
+        "final_layer.*",
+    ),
+    "all_x_embedder.2-1": Place("x_embedder"),
+}
 
 
 def qkv_rows(shapes: Shapes, key: str, of: int) -> list[int]:

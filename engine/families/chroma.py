@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from ..family import Family, Rule
 from . import _flux_blocks as blocks
-from ._spelling import Place, Sign, called_by, converted_by, known_by, renames, sides
+from ._spelling import Place, Sign, called_by, converted_by, known_by, sides
 
 _GUIDANCE = "distilled_guidance_layer.layers.{}"
 _DIFFUSERS = {
     **blocks.ATTENTION,
     **blocks.GELU,
-    **renames({"x_embedder": "img_in", "context_embedder": "txt_in"}),
+    **blocks.INPUTS,
     **sides({_GUIDANCE: _GUIDANCE}, blocks.SIDES),
     "proj_out": Place("final_layer.linear"),
 }

@@ -7,21 +7,7 @@ from __future__ import annotations
 
 from ..family import Family
 from . import _flux_blocks as blocks
-from ._spelling import Sign, called_by, converted_by, known_by, renames, sides
-
-_EMBEDDERS = {
-    "time_text_embed.timestep_embedder": "time_in",
-    "time_text_embed.text_embedder": "vector_in",
-    "time_text_embed.guidance_embedder": "guidance_in",
-}
-_DIFFUSERS = {
-    **blocks.ATTENTION,
-    **blocks.GELU,
-    **blocks.MODULATION,
-    **blocks.FINAL,
-    **renames({"x_embedder": "img_in", "context_embedder": "txt_in"}),
-    **sides(_EMBEDDERS, blocks.SIDES),
-}
+from ._spelling import Sign, called_by, converted_by, known_by
 
 FAMILY = Family(
     name="flux",
@@ -49,7 +35,7 @@ FAMILY = Family(
             ),
         ),
     ),
-    to_core=converted_by(_DIFFUSERS),
-    aliases=called_by(_DIFFUSERS, blocks.GATED, blocks.LINEAR1_QKV, rows=blocks.linear1_rows),
+    to_core=converted_by(blocks.FLUX1),
+    aliases=called_by(blocks.FLUX1, blocks.GATED, blocks.LINEAR1_QKV, rows=blocks.linear1_rows),
     keep=(blocks.IN_PROJECTIONS, blocks.EMBEDDERS, *blocks.BLOCKS_ONLY),
 )

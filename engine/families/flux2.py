@@ -20,12 +20,12 @@ _DIFFUSERS = {
     **blocks.ATTENTION,
     **blocks.GATED,
     **blocks.FINAL,
-    **renames({"x_embedder": "img_in", "context_embedder": "txt_in"}),
+    **blocks.INPUTS,
     **renames({f"{name}.linear": f"{name}.lin" for name in _MODULATIONS}),
     **sides(_EMBEDDERS, blocks.SIDES),
 }
-# a single block's q, k and v apart, as LoRA files of FLUX.1 have them
-_APART = {name: place for name, place in blocks.GELU.items() if ".attn.to_" in name}
+# LoRA files may use FLUX.1's names; its MLP of a single block is another one
+_FLUX1 = {name: place for name, place in blocks.FLUX1.items() if not name.endswith("proj_mlp")}
 
 FAMILY = Family(
     name="flux2",
@@ -48,7 +48,7 @@ FAMILY = Family(
         ),
     ),
     to_core=converted_by(_DIFFUSERS),
-    aliases=called_by(_DIFFUSERS, _APART, blocks.LINEAR1_QKV, rows=blocks.linear1_rows),
+    aliases=called_by(_FLUX1, _DIFFUSERS, blocks.LINEAR1_QKV, rows=blocks.linear1_rows),
     keep=(
         blocks.IN_PROJECTIONS,
         blocks.EMBEDDERS,

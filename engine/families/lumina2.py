@@ -65,6 +65,6 @@ FAMILY = Family(
         ),
     ),
     to_core=converted_by(_DIFFUSERS),
-    aliases=called_by(_DIFFUSERS, rows=_next_dit.qkv_rows),
+    aliases=called_by(_DIFFUSERS, _next_dit.Z_IMAGE, rows=_next_dit.qkv_rows),
     keep=(_keep.modulation(r".*adaLN_modulation\.\d+"), *_next_dit.BLOCKS_ONLY),
 )
