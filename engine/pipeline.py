@@ -26,7 +26,7 @@ from .outputs import Output, output_of, specs_of
 from .place.budget import Placement, place
 from .plan import Choice, Plan
 from .read import read
-from .recipe import METADATA_KEY, recipe_of
+from .recipe import header, recipe_of
 from .repairable import mend_layer, plain_codes
 from .rows import RowReader, rows_of
 from .source import Source
@@ -115,7 +115,7 @@ def prepare(
         request.rotated,
         None if request.format == CORE else request.format,
     )
-    metadata = {"format": "pt", METADATA_KEY: recipe.to_json()}
+    metadata = header(source, recipe.to_json())
     if request.format == CORE:
         choices = choose(model, request.scheme, keep=request.keep, dtype=request.dtype)
         prepared = lay_out(source, model, choices, request, metadata, fused)
