@@ -72,9 +72,9 @@ def output_of(choice: Choice, touched: bool, prefix: str = "") -> Output:
         role: TensorSpec(prefix + layer.name + piece.suffix, piece.dtype, piece.shape)
         for role, piece in _pieces(choice, as_stored).items()
     }
-    own = as_stored and part.scheme in all_schemes()  # a codec's tensors and settings are its own
+    own = as_stored and part.scheme in all_schemes()  # a codec's settings are its own
     for role, shape in {"input_scale": (), "pre_quant_scale": (k,)}.items():
-        if own and layer.is_whole and role in part.tensors:
+        if as_stored and layer.is_whole and role in part.tensors:
             tensors[role] = TensorSpec(f"{prefix}{layer.name}.{role}", "F32", shape)
     conf = quant_json(choice.scheme, n, k, part.settings if own else {})
     tensors["comfy_quant"] = TensorSpec(f"{prefix}{layer.name}.comfy_quant", "U8", (len(conf),))

@@ -48,7 +48,8 @@ def held_by(layer: Layer) -> str:
     if isinstance(scheme.granularity, Tensor):
         one_scale = len({part.tensors.get("scale") for part in layer.parts}) == 1
         return home if one_scale else _ROWS_OF.get(home, "none")
-    if set(scheme.pieces(*layer.shape, layer.dtype)) - set(scheme.row_axis):
+    n, k = layer.shape
+    if set(scheme.pieces(n, k, layer.dtype)) - set(scheme.row_axis):
         return "none"  # a number for the whole weight: each part has its own
     step = scheme.row_step
     return home if step == 1 or all(_cut_at(part, step) for part in layer.parts) else "none"

@@ -74,8 +74,6 @@ def claim_of(marker: Marker, reading: Reading, name: str) -> Claim:
     )
 
 
-
-
 def mark(reading: Reading, name: str, marker: Marker) -> None:
     """List the layer that a marker belongs to."""
     weight = reading.modules.get(name, {}).get("weight")

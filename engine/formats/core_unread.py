@@ -12,6 +12,7 @@ from ._markers import DAMAGED, ids, markers
 from ._names import has_marker
 from .core import READ
 
+
 def detect(source: Source) -> bool:
     """Some marker names a format that is not read."""
     return has_marker(source) and not ids(source) <= READ | {None, DAMAGED}
