@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .fuse.lora import Fused
 from .outputs import Output
 from .rows import all_schemes, row_elements
+from .stored import row_step
 
 CHUNK_ELEMENTS = 1 << 19  # float32 of it about fits a core's cache; measured
 # of one chunk at once: float32 rows, their rotated or scaled copy, codes, codes on the way out
@@ -21,11 +22,12 @@ def _working_bytes(output: Output, fused: Fused) -> int:
     """What one worker holds while it is at this layer."""
     choice = output.choice
     step = 1 if choice.scheme == "none" else all_schemes()[choice.scheme].row_step
+    step = max(step, row_step(choice.layer))
     chunk = 4 * max(CHUNK_ELEMENTS, step * row_elements(choice.layer))
     scales = sum(t.size_bytes for role, t in output.tensors.items() if role != "weight")
     adapters = sum(
         4 * change.file.source.tensors[name].elements
-        for change in fused.changes.get(choice.layer.key, ())
+        for change in fused.changes.get(output.changed.key, ())
         for name in change.names.values()
     )
     return COPIES_OF_A_CHUNK * chunk + 2 * scales + COPIES_OF_AN_ADAPTER * adapters

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from .layer import Layer
 from .plan import Choice
-from .rows import all_schemes
-from .stored import home_of
+from .scheme_names import schemes as all_schemes
+from .stored import held_by
 from .tensors import TensorSpec
 
 # settings of a stored layer that stay true when its codes are written again
@@ -18,12 +18,23 @@ _KEPT_SETTINGS = ("full_precision_matrix_mult", "convrot", "convrot_groupsize", 
 
 @dataclass(frozen=True)
 class Output:
-    """One layer of the new file: its tensors by role and the small ones whose bytes are known."""
+    """One layer of the new file: its tensors by role and the small ones whose bytes are known.
+
+    `whole`: the layer of the model that LoRAs change, where this one is its rows from `first` on
+    under another name; None: the choice's own layer.
+    """
 
     choice: Choice
     tensors: Mapping[str, TensorSpec]
     known: Mapping[str, bytes]
     as_stored: bool  # the codes of the source are written as they are
+    whole: Layer | None = None
+    first: int = 0
+
+    @property
+    def changed(self) -> Layer:
+        """The layer that LoRAs are matched to."""
+        return self.whole or self.choice.layer
 
 
 def quant_json(scheme: str, n: int, k: int, settings: Mapping[str, object]) -> bytes:
@@ -34,13 +45,14 @@ def quant_json(scheme: str, n: int, k: int, settings: Mapping[str, object]) -> b
     return json.dumps(facts, separators=(", ", ": ")).encode()
 
 
-def keeps_codes(layer: Layer, scheme: str, touched: bool) -> bool:
-    """True when a layer's codes are those of `scheme`, in one whole stored weight, and no LoRA
-    changes them.
-    """
-    part = layer.parts[0]
-    whole = len(layer.parts) == 1 and part.rows is None
-    return whole and not touched and scheme != "none" and home_of(part) == scheme
+def keeps_codes(choice: Choice, touched: bool) -> bool:
+    """True when the codes of a layer are those of the chosen scheme and no LoRA changes them."""
+    layer, scheme = choice.layer, choice.scheme
+    if touched or scheme == "none" or held_by(layer) != scheme:
+        return False
+    pieces = all_schemes()[scheme].pieces
+    n, k = layer.shape
+    return pieces(n, k, choice.dtype) == pieces(n, k, layer.dtype)
 
 
 def output_of(choice: Choice, touched: bool, prefix: str = "") -> Output:
@@ -55,11 +67,12 @@ def output_of(choice: Choice, touched: bool, prefix: str = "") -> Output:
         role: TensorSpec(prefix + layer.name + piece.suffix, piece.dtype, piece.shape)
         for role, piece in pieces.items()
     }
-    as_stored = keeps_codes(layer, choice.scheme, touched)
+    as_stored = keeps_codes(choice, touched)
     part = layer.parts[0]
-    if as_stored and "input_scale" in part.tensors:
+    if as_stored and layer.is_whole and "input_scale" in part.tensors:
         tensors["input_scale"] = TensorSpec(f"{prefix}{layer.name}.input_scale", "F32", ())
-    conf = quant_json(choice.scheme, n, k, part.settings if as_stored else {})
+    kept = as_stored and part.scheme in all_schemes()  # a codec's settings are its own
+    conf = quant_json(choice.scheme, n, k, part.settings if kept else {})
     tensors["comfy_quant"] = TensorSpec(f"{prefix}{layer.name}.comfy_quant", "U8", (len(conf),))
     return Output(choice, tensors, {"comfy_quant": conf}, as_stored)
 

@@ -69,10 +69,12 @@ class Recipe:
     loras: tuple[FusedLora, ...] = ()
     keep: tuple[str, ...] = ()
     dtype: str | None = None
+    rotated: int | None = None
+    format: str | None = None
     version: str = VERSION
 
     def to_json(self) -> str:
-        facts = {
+        facts: dict[str, object] = {
             "version": self.version,
             "source": self.source,
             "scheme": self.scheme,
@@ -80,6 +82,8 @@ class Recipe:
             "keep": list(self.keep),
             "dtype": self.dtype,
         }
+        facts |= {"rotated": self.rotated} if self.rotated else {}
+        facts |= {"format": self.format} if self.format else {}
         return json.dumps(facts, separators=(",", ":"))
 
 
@@ -89,6 +93,8 @@ def recipe_of(
     loras: Sequence[tuple[Source, float, bool]] = (),
     keep: Sequence[str] = (),
     dtype: str | None = None,
+    rotated: int | None = None,
+    format: str | None = None,
 ) -> Recipe:
     """The recipe of a conversion, from opened files; `loras`: (source, strength, rslora)."""
     return Recipe(
@@ -99,4 +105,6 @@ def recipe_of(
         ),
         keep=tuple(keep),
         dtype=dtype,
+        rotated=rotated,
+        format=format,
     )

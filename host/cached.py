@@ -73,7 +73,8 @@ class _Small(entry.NotCached):
 def file_of(init: Init) -> str | None:
     """The one checkpoint that a loader's factory reads as it is; None for any other factory."""
     path, *more = init[1]
-    if init[0] is reload or (init[0] is comfy.sd.load_diffusion_model and not any(more)):
+    as_it_is = init[0] is reload and not any(more[1:])  # not as rotated, on the user's word
+    if as_it_is or (init[0] is comfy.sd.load_diffusion_model and not any(more)):
         return str(path)
     if init[0] is comfy.sd.load_checkpoint_guess_config and not any(more[5:]):
         return str(path)

@@ -6,27 +6,25 @@ LoRA and saving work on it as on its own formats. Importing this module register
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from comfy_kitchen.tensor import (
     BaseLayoutParams,
     QuantizedLayout,
     QuantizedTensor,
-    dequantize_args,
     get_layout_class,
     register_layout_class,
-    register_layout_op,
 )
 
 from ..engine.rows import all_schemes
 from ..engine.scheme import Scheme
 from . import opaque
 from .backends import KITCHEN
+from .products import answer_products
 from .quantize import quantize_weight
 
 log = logging.getLogger(__name__)
@@ -309,8 +307,7 @@ def register() -> None:
     """
     import comfy.quant_ops
 
-    for op, answer in _HANDLED.items():
-        register_layout_op(getattr(torch.ops.aten, op).default, SchemeLayout)(answer)
+    answer_products(SchemeLayout)
     for own in (*OWN_FORMATS.values(), *FORCED_FORMATS.values()):
         first = registered(own.layout_name)
         if first is None:
@@ -330,53 +327,3 @@ def register() -> None:
                 "quantize_input": False,
             },
         )
-
-
-def _ours(value: object) -> bool:
-    return isinstance(value, QuantizedTensor) and hasattr(value.layout_cls, "SCHEME")
-
-
-def _plain(value: Any) -> Any:
-    return value.dequantize() if isinstance(value, QuantizedTensor) else value
-
-
-def _multiply(x: Any, weight: Any, bias: Any, transposed: bool) -> torch.Tensor | None:
-    """x W.T + bias when `weight` is ours and lies the right way round, else None."""
-    if not _ours(weight) or weight.params.transposed != transposed:
-        return None
-    result: torch.Tensor = weight.layout_cls.linear(_plain(x), weight, _plain(bias))
-    return result
-
-
-def _transpose(first: Any, args: Any, kwargs: Any) -> Any:
-    """The same codes, seen the other way round."""
-    weight, params = args[0], args[0].params
-    turned = dataclasses.replace(
-        params, orig_shape=params.orig_shape[::-1], transposed=not params.transposed
-    )
-    return QuantizedTensor(weight._qdata, weight._layout_cls, turned)
-
-
-def _linear(first: Any, args: Any, kwargs: Any) -> Any:
-    """linear(x, W, bias)."""
-    bias = args[2] if len(args) > 2 else kwargs.get("bias")
-    done = _multiply(args[0], args[1], bias, transposed=False)
-    return torch.nn.functional.linear(*dequantize_args(args)) if done is None else done
-
-
-def _mm(first: Any, args: Any, kwargs: Any) -> Any:
-    """mm(x, W.t()), what linear becomes outside inference mode."""
-    done = _multiply(args[0], args[1], None, transposed=True)
-    return torch.mm(*dequantize_args(args)) if done is None else done
-
-
-def _addmm(first: Any, args: Any, kwargs: Any) -> Any:
-    """addmm(bias, x, W.t()) with both factors 1."""
-    plain = kwargs.get("beta", 1) == 1 and kwargs.get("alpha", 1) == 1
-    done = _multiply(args[1], args[2], args[0], transposed=True) if plain else None
-    if done is None:
-        return torch.addmm(*dequantize_args(args), **dequantize_args(kwargs))
-    return done
-
-
-_HANDLED = {"t": _transpose, "linear": _linear, "mm": _mm, "addmm": _addmm}

@@ -120,6 +120,13 @@ def _rows(part: Part, first: int, last: int) -> Part:
     return replace(part, rows=(low + first, low + last))
 
 
+def _cut(layer: Layer) -> tuple[Part, ...]:
+    """The parts of a layer, each with the rows that it takes."""
+    if not layer.is_whole or not layer.shape:
+        return layer.parts
+    return (_rows(layer.parts[0], 0, layer.shape[0]),)
+
+
 def swapped_halves(layer: Layer) -> tuple[Part, ...]:
     """The parts that put the lower half of a one-part layer's rows first."""
     half, part = layer.shape[0] // 2, layer.parts[0]
@@ -159,7 +166,7 @@ def _join(key: str, members: dict[int, Layer], of: int) -> Layer:
             layer=key,
         )
     rows = sum(layer.shape[0] for layer in ordered)
-    parts = tuple(part for layer in ordered for part in layer.parts)
+    parts = tuple(part for layer in ordered for part in _cut(layer))
     return Layer(key, (rows, *ordered[0].shape[1:]), ordered[0].dtype, parts)
 
 

@@ -19,9 +19,6 @@ KNOWN = {
     "mxfp8": ("ComfyUI mxfp8", STOCK),
     "convrot_w4a4": ("ComfyUI rotated int4", STOCK),
     "asym_w4a8_int8": ("ComfyUI w4a8", STOCK),
-    "int8_blockwise": ("convert_to_quant int8 blocks", FROM_ORIGINAL),
-    "hybrid_mxfp8": ("convert_to_quant hybrid mxfp8", FROM_ORIGINAL),
-    "svdquant_w4a4": ("comfy-quants SVDQuant", FROM_ORIGINAL),
 }
 
 
