@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..engine.accelerator import capability, device_here
 from ..engine.errors import Refused
+from ..engine.fuse.strength import with_strength
 from ..engine.tensors import SPELLINGS
 
 if TYPE_CHECKING:
@@ -17,15 +18,11 @@ if TYPE_CHECKING:
     from ..engine.pipeline import Prepared
     from ..engine.source import Source
 
-_STRENGTH = re.compile(r"(?P<path>.+):(?P<strength>[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)")
-
 
 def lora_argument(text: str) -> tuple[Path, float]:
-    """`FILE[:STRENGTH]`: split at the last colon only if a number follows it."""
-    found = _STRENGTH.fullmatch(text)
-    if found is None:
-        return Path(text), 1.0
-    return Path(found["path"]), float(found["strength"])
+    """`FILE[:STRENGTH]` -> (path, strength)."""
+    path, strength = with_strength(text)
+    return Path(path), strength
 
 
 def dtype_argument(text: str) -> str:
@@ -57,25 +54,8 @@ def count_argument(text: str) -> int:
 
 
 def device_argument(text: str) -> str:
-    """A device that torch has here, with or without its number: `cpu`, `cuda`, `cuda:1`."""
-    import torch
-
-    here = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }
-    here["xpu"] = torch.xpu.device_count() if hasattr(torch, "xpu") else 0
-    kind, _, number = text.partition(":")
-    index = int(number) if number.isdecimal() else 0
-    if index >= here.get(kind, 0) or text not in (kind, f"{kind}:{index}"):
-        raise Refused(
-            "no-such-device",
-            found=text,
-            expected=" or ".join(name for name, count in here.items() if count),
-            fix="leave --device out to compute on the CPU",
-        )
-    return text
+    """A device that torch has here: `cpu`, `cuda`, `cuda:1`."""
+    return device_here(text)
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -170,16 +150,9 @@ def prepare_from(args: argparse.Namespace) -> Prepared:
         keep=tuple(args.keep),
         dtype=dtype_argument(args.dtype) if args.dtype else None,
         device=device,
-        capability=_capability(device),
+        capability=capability(device),
         rotated=args.rotated,
         format=args.format,
         by_block=args.by_block,
     )
     return prepare(source, loras, request)
-
-
-def _capability(device: str) -> tuple[int, int] | None:
-    """What `auto` chooses by on a CUDA device."""
-    import torch
-
-    return torch.cuda.get_device_capability(device) if device.startswith("cuda") else None

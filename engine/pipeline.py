@@ -26,7 +26,7 @@ from .outputs import Output, output_of, specs_of
 from .place.budget import Placement, place
 from .plan import Choice, Plan
 from .read import read
-from .recipe import METADATA_KEY, recipe_of
+from .recipe import header, recipe_of
 from .repairable import mend_layer, plain_codes
 from .rows import RowReader, rows_of
 from .source import Source
@@ -43,6 +43,7 @@ class Request:
 
     `rotated`: int8 rows of the source are rotated in groups of so many inputs (see `read`).
     `format`: `core`, or `lightx2v`, whose blocks may each be a file (`by_block`).
+    `workers`: layers worked on at once, None for one per core; the bytes do not depend on it.
     """
 
     scheme: str = "auto"
@@ -53,6 +54,12 @@ class Request:
     rotated: int | None = None
     format: str = CORE
     by_block: bool = False
+    workers: int | None = None
+
+    @property
+    def layers_at_once(self) -> int:
+        """How many layers are worked on at a time."""
+        return self.workers or worker_count(self.device)
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ def prepare(
         request.rotated,
         None if request.format == CORE else request.format,
     )
-    metadata = {"format": "pt", METADATA_KEY: recipe.to_json()}
+    metadata = header(source, recipe.to_json())
     if request.format == CORE:
         choices = choose(model, request.scheme, keep=request.keep, dtype=request.dtype)
         prepared = lay_out(source, model, choices, request, metadata, fused)
@@ -187,7 +194,7 @@ def _planned(
         family=model.family.name,
         choices=tuple(output.choice for output in outputs),
         bytes=folder_size(files, metadata) if files else size_of(specs, metadata),
-        peak_private_bytes=predicted_peak_bytes(outputs, fused, worker_count(request.device)),
+        peak_private_bytes=predicted_peak_bytes(outputs, fused, request.layers_at_once),
         vram_bytes=sum(spec.size_bytes for spec in specs),
         warnings=tuple(_warnings(outputs, fused, model, request)),
     )
@@ -236,11 +243,11 @@ def convert(
 ) -> Written:
     """Write the file that the plan describes; on any error nothing is left behind."""
     started = time.perf_counter()
-    jobs = [_job(prepared, output) for output in prepared.outputs]
+    jobs = [job_of(prepared, output) for output in prepared.outputs]
     total = sum(job.source_bytes for job in jobs)
     writer = _writer(prepared, target)
     with writer, single_threaded_torch():
-        Stream(writer, progress, total).run(jobs, worker_count(prepared.request.device))
+        Stream(writer, progress, total).run(jobs, prepared.request.layers_at_once)
         del jobs
     return Written(
         out=Path(target),
@@ -268,7 +275,8 @@ def placement(prepared: Prepared, vram_bytes: int) -> Placement:
     return place(sizes, vram_bytes)
 
 
-def _job(prepared: Prepared, output: Output) -> Job:
+def job_of(prepared: Prepared, output: Output) -> Job:
+    """What a worker does for one layer: it reads the rows and adds the LoRAs to them."""
     layer, whole, fused = output.choice.layer, output.whole, prepared.fused
     fuse = None
     if output.changed.key in fused.changes:

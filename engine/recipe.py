@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .source import Source
 
 VERSION = "0.1.0"
 METADATA_KEY = "fusequant"
+# what a model is built by: ComfyUI reads the settings of LTX and of some Wan models there
+CARRIED = ("config",)
 _SAMPLE_BYTES = 4096
+
+
+def carried(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What a file that is made from another one takes over from its header."""
+    return {name: metadata[name] for name in CARRIED if name in metadata}
+
+
+def header(source: Source, recipe: str) -> dict[str, str]:
+    """The metadata of a file made from `source` by a recipe."""
+    return {"format": "pt", **carried(source.metadata), METADATA_KEY: recipe}
 
 
 def fingerprint(source: Source) -> str:

@@ -9,7 +9,7 @@ from .model import recognise
 from .pipeline import Prepared, Request, lay_out
 from .plan import Choice
 from .read import read
-from .recipe import METADATA_KEY, recipe_of
+from .recipe import header, recipe_of
 from .repairable import mend_layer
 from .source import Source
 from .tensors import FLOATS, FP8
@@ -27,7 +27,7 @@ def prepare_dequant(source: Source, dtype: str = "F32", rotated: int | None = No
         recognise(contents), layers=contents.layers, others=(), unused=(), prefix=""
     )
     recipe = recipe_of(source, "none", dtype=dtype, rotated=rotated)
-    metadata = {"format": "pt", METADATA_KEY: recipe.to_json()}
+    metadata = header(source, recipe.to_json())
     request = Request(scheme="none", dtype=dtype)
     choices = [choice(layer) for layer in contents.layers]
     return lay_out(source, own_names, choices, request, metadata)
@@ -42,5 +42,5 @@ def prepare_repair(source: Source, rotated: int | None = None) -> Prepared:
     model = recognise(read(source, rotated))
     choices = [mend_layer(layer).choice for layer in model.layers]
     recipe = recipe_of(source, "as stored", rotated=rotated)
-    metadata = {"format": "pt", METADATA_KEY: recipe.to_json()}
+    metadata = header(source, recipe.to_json())
     return lay_out(source, model, choices, Request(scheme="as stored"), metadata)

@@ -18,7 +18,7 @@ import comfy.sd
 
 from ..engine.errors import Refused
 from ..engine.model import families
-from ..engine.recipe import METADATA_KEY, VERSION
+from ..engine.recipe import VERSION, header
 from ..engine.tensors import torch_dtype
 from . import cache, entry, model
 from .fingerprint import Key, Unnamed, key_of
@@ -139,12 +139,8 @@ def _make(
 
 def _with_header(draft: entry.Draft, recipe: Recipe, key: Key) -> entry.Draft:
     """The draft with its recipe and its facts in the header."""
-    metadata = {
-        "format": "pt",
-        METADATA_KEY: json.dumps(described(recipe, key)),
-        cache.FACTS: json.dumps(_facts(draft)),
-    }
-    return entry.with_metadata(draft, metadata)
+    metadata = header(draft.prepared.source, json.dumps(described(recipe, key)))
+    return entry.with_metadata(draft, metadata | {cache.FACTS: json.dumps(_facts(draft))})
 
 
 def _facts(draft: entry.Draft) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from ..engine.files.open import open_source
 from ..engine.model import UNKNOWN, Model, recognise
 from ..engine.plan import Choice
 from ..engine.read import formats, read
+from ..engine.recipe import carried
 from ..engine.repairable import mend_layer
 from ..engine.rows import row_count, rows_of
 from ..engine.source import Source
@@ -127,7 +128,7 @@ def _load_stored(
         report.warn(f"{', '.join(unholdable)} cannot be on {device.type}: dequantized on the CPU")
     backend = devices.stored_backend(schemes, device, backend)
     made = translate(model.layers, source, plain=bool(unholdable))
-    patcher, _ = _build(model, made.state, backend, None, disable_dynamic)
+    patcher, _ = _build(source, model, made.state, backend, None, disable_dynamic)
     tell_translation(made, report)
     patcher.cached_patcher_init = (reload, (path, backend, rotated))
     return patcher
@@ -153,7 +154,7 @@ def _load_quantizing(
     made = translate(model.layers, source, later, plain=scheme == "none")
     run = Streaming(source, {c.layer.name: c for c in choices.values() if c.layer.key in later},
                     device, request, report)  # fmt: skip
-    patcher, dtype = _build(model, made.state, request.backend, run, disable_dynamic)
+    patcher, dtype = _build(source, model, made.state, request.backend, run, disable_dynamic)
     run.finish()
     tell_twice(run.choices, report)
     report.seconds = time.perf_counter() - started
@@ -230,17 +231,20 @@ def opened(path: str, report: Report, rotated: int | None = None) -> tuple[Sourc
 
 
 def _build(
-    model: Model, state: State, backend: str | None, run: Streaming | None, disable_dynamic: bool
-) -> tuple[Any, torch.dtype]:
+    source: Source, model: Model, state: State, backend: str | None, run: Streaming | None,
+    disable_dynamic: bool,
+) -> tuple[Any, torch.dtype]:  # fmt: skip
     """(patcher, compute dtype): the host's model, the state dict loaded through our operations."""
     device = comfy.model_management.get_torch_device()
-    options, dtype = _dtypes(model, state, device)
+    metadata = carried(source.metadata)  # the host takes settings of LTX and others from there
+    options, dtype = _dtypes(model, state, metadata, device)
     operations = quantized_operations(
         dtype, device, backend, run.rewrite if run else None, held_dtype=options["dtype"]
     )
     patcher = comfy.sd.load_diffusion_model_state_dict(
-        state, {**options, "custom_operations": operations}, disable_dynamic=disable_dynamic
-    )
+        state, {**options, "custom_operations": operations}, metadata=metadata,
+        disable_dynamic=disable_dynamic,
+    )  # fmt: skip
     if patcher is None:
         raise _unknown(model)
     if compute_dtype_of(patcher) != dtype and device.type == "mps":
@@ -265,14 +269,14 @@ def _unknown(model: Model) -> Refused:
 
 
 def _dtypes(
-    model: Model, state: State, device: torch.device
+    model: Model, state: State, metadata: Mapping[str, str], device: torch.device
 ) -> tuple[dict[str, torch.dtype], torch.dtype]:
     """The options for the host's loader and the dtype that it will compute in.
 
     Where it would hold float32 copies of a 16-bit file (no GPU), the file's dtype is asked for.
     """
     management = comfy.model_management
-    config = comfy.model_detection.model_config_from_unet(state, "")
+    config = comfy.model_detection.model_config_from_unet(state, "", metadata=metadata)
     if config is None:
         raise _unknown(model)
     supported = list(config.supported_inference_dtypes)

@@ -39,6 +39,9 @@ PRODUCTS = {
     "mxfp8": "fp8",
     "nvfp4": "fp4",
 }
+# without a matmul of the device plain torch multiplies these in float32, where others are
+# dequantized to 16 bits
+PLAIN_INT8 = ("int8", "int8_convrot")
 # families that overflow in float16: without bfloat16 units ComfyUI computes them in float32
 NO_FP16 = frozenset(("qwen_image",))
 
@@ -243,7 +246,7 @@ def _ram(
 def _share(machine: Machine, job: Job, scheme: str) -> float:
     """Of the 16-bit rate that plain products reach."""
     fp32 = machine.card.architecture.fp32_share
-    if PRODUCTS.get(scheme) == "int8" and weight_only(scheme, machine):
+    if scheme in PLAIN_INT8 and weight_only(scheme, machine):
         return min(fp32, NO_INT8_SHARE)
     return fp32 if in_float32(machine, job) else 1.0
 

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL, Qwen3-VL and other decoder language models used as text encoders: FAMILY out.
+"""Qwen-VL, Qwen3, Mistral, Llama and Gemma, language models used as text encoders: FAMILY out.
 
 Their vision tower stays as it is: 8 % of Qwen2.5-VL 7B, and edit models read images through it.
 """
@@ -73,7 +73,10 @@ FAMILY = Family(
     to_core=to_core,
     keep=(
         Rule(r".*embed_tokens|.*lm_head", "token table: looked up, or not used for conditioning"),
-        Rule(r"(?:model\.)?visual\..*", "vision tower: small, and the image is read through it"),
+        Rule(
+            r"(?:model\.)?visual\..*|vision_model\..*|multi_modal_projector\..*",
+            "vision tower: small, and the image is read through it",
+        ),
         _keep.only(
             r"model\.(?:language_model\.)?layers\.\d+\."
             r"(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj)",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fusequant.engine import devices
 from fusequant.engine.advise import claims, rank, rules
 from fusequant.engine.advise.advisor import Advice, Option, advise
 from fusequant.engine.advise.claims import CLAIMS, CORE, PREDICTED
@@ -15,6 +17,7 @@ from fusequant.engine.advise.decisions import DECISIONS, Decision
 from fusequant.engine.advise.find_card import GIB
 from fusequant.engine.advise.job import FIXED, Lora, Wishes, job_of
 from fusequant.engine.advise.machine import Machine, Software, machine_of
+from fusequant.engine.advise.measured import Measured, Pick
 from fusequant.engine.advise.modes import title_of
 from fusequant.engine.advise.predict import PRODUCTS, gain_of
 from fusequant.engine.devices import NATIVE, rule
@@ -253,6 +256,46 @@ def test_only_what_a_device_multiplies_gains_time() -> None:
     assert gain_of("int8", machine_of("RX 6800")) == 1  # no matrix units in that class
     assert gain_of("int8", machine_of("RTX 3080")) > 1
     assert gain_of("fp8", machine_of("RTX 3080")) == 1 < gain_of("fp8", machine_of("RTX 4090"))
+
+
+@pytest.fixture
+def native(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """native(scheme, device): as if the device multiplied the codes of that scheme."""
+
+    def make(scheme: str, device: str) -> None:
+        told = devices.DeviceRule(scheme, device, NATIVE, "tensor cores of a test")
+        monkeypatch.setattr(devices, "rules", lambda: {**known, (scheme, device): told})
+
+    known = dict(devices.rules())
+    yield make
+
+
+def test_block_fp8_is_preferred_on_hopper_once_it_is_native_there(
+    native: Callable[[str, str], None],
+) -> None:
+    hopper = machine_of("H100", 24, 64)
+    assert ask(hopper, "qwen-image-edit-2511").best.scheme == "int8_convrot"
+    native("fp8_block128", "sm_90")
+    best = ask(hopper, "qwen-image-edit-2511").best
+    assert best.scheme == "fp8_block128"
+    assert "fp8_block128 on H100: tensor cores of a test." in best.reasons
+
+
+def test_a_scheme_of_four_bits_is_faster_once_the_device_multiplies_it(
+    native: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """int4_g128 stands for nvfp4 here. To be first it must be worth its error, or be measured."""
+    monkeypatch.setitem(PRODUCTS, "int4_g128", "fp4")
+    native("int4_g128", "sm_120")
+    for gpu, faster in (("RTX 5090", True), ("RTX 4090", False)):
+        found = ask(machine_of(gpu, 32), "qwen-image-edit-2511")
+        four, eight = (of(x, found).case.found.seconds.step for x in ("int4_g128", "int8_convrot"))
+        assert (four < eight) == faster
+        assert found.best.scheme == "int8_convrot"
+    job = job_of([spec("qwen-image-edit-2511")], Wishes())
+    picks = {"none": Pick(1.0, None), "int4_g128": Pick(0.3, None), "int8_convrot": Pick(0.7, None)}
+    best = advise(machine_of("RTX 5090"), job, Measured("a.json", "sm_120", picks)).best
+    assert best.scheme == "int4_g128"
 
 
 @pytest.mark.parametrize(
