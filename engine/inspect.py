@@ -34,7 +34,7 @@ OUR_LOADERS = {
     "vision": "FuseQuant: Quantized CLIP Vision Loader",
 }
 # unquantized files in other names that stock ComfyUI converts while it loads
-STOCK_CONVERTS = frozenset((("flux", "diffusers"), ("z_image", "diffusers")))
+STOCK_CONVERTS = frozenset((x, "diffusers") for x in ("flux", "sd3", "z_image"))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ..model import Model, recognise
 from ..outputs import output_of, specs_of
 from ..place.budget import Placement, place
 from ..read import read
-from ..recipe import METADATA_KEY, FusedLora, Recipe, fingerprint
+from ..recipe import FusedLora, Recipe, fingerprint, header
 from ..repairable import mend_layer, plain_codes
 from ..source import Source
 from ..specs import spec
@@ -135,7 +135,7 @@ class Subject:
         beside = [mend_layer(plain_codes(layer)).choice for layer in model.others]
         outputs += [output_of(choice, touched=False) for choice in beside]
         recipe = Recipe(source=self.fingerprint, scheme=scheme, loras=loras)
-        return size_of(specs_of(outputs), {"format": "pt", METADATA_KEY: recipe.to_json()})
+        return size_of(specs_of(outputs), header(self.source, recipe.to_json()))
 
 
 def _adapted(layer: Layer) -> bool:

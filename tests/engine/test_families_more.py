@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from fusequant.engine import demo
+from fusequant.engine.advise.subject import subject_of
 from fusequant.engine.family import Target
 from fusequant.engine.files.open import open_source
 from fusequant.engine.fuse.place import places
@@ -205,6 +206,8 @@ def test_what_a_model_is_built_by_stays_in_the_header(tmp_path: Path) -> None:
         assert written.metadata["config"] == config
         assert "other" not in written.metadata and "fusequant" in written.metadata
         written.close()
+    foretold = subject_of(open_source(path)).file_bytes("int8")
+    assert foretold == (tmp_path / "0.safetensors").stat().st_size
 
 
 def test_the_demo_shows_models_that_have_a_spec() -> None:

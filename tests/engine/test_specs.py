@@ -10,7 +10,8 @@ from fusequant.engine.errors import Refused
 from fusequant.engine.read import read
 from fusequant.engine.specs import names, spec
 
-# billions of parameters as published, to two digits behind the point
+# billions of parameters as published, to two digits behind the point; SD3.5's with the positions
+# that its files hold (of the large one 8.06 without them)
 BILLIONS = {
     "chroma1-hd": 8.90,
     "chroma1-radiance": 9.51,
