@@ -17,6 +17,7 @@ from .measure.delta import LayerDelta, LoraLeft, delta_left, lora_left
 from .measure.errors import LayerError, layer_error
 from .model import recognise
 from .read import read
+from .rotated import all_rotated
 from .rows import RowReader, rows_of
 from .source import Source
 
@@ -48,9 +49,14 @@ def compare(
     matrices_only: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
     loras: Sequence[LoraFile] = (),
+    rotated: int | None = None,
 ) -> Comparison:
-    """Relative error, worst row and cosine of every layer that both hold, under core's names."""
-    models = [recognise(read(source)) for source in (first, second)]
+    """Relative error, worst row and cosine of every layer that both hold, under core's names.
+
+    `rotated` as in `read`, for whichever file has int8 rows.
+    """
+    read_both = all_rotated([read(source) for source in (first, second)], rotated)
+    models = [recognise(contents) for contents in read_both]
     sides = [{x.key: x for x in model.layers} for model in models]
     common = [key for key in sides[0] if key in sides[1] and _counts(sides[0][key], matrices_only)]
     if not common:

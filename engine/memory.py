@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .fuse.lora import Fused
 from .outputs import Output
 from .rows import all_schemes, row_count, row_elements
+from .stored import row_step
 
 CHUNK_ELEMENTS = 1 << 19  # float32 of it about fits a core's cache; measured
 # of one chunk at once: float32 rows, their rotated or scaled copy, codes, codes on the way out
@@ -22,7 +23,7 @@ FIXED_BYTES = 24 << 20  # header, plan, thread stacks
 def _working_bytes(output: Output, fused: Fused) -> int:
     """What one worker holds while it is at this layer."""
     choice, scheme = output.choice, all_schemes()[output.choice.scheme]
-    step, k = scheme.row_step, row_elements(choice.layer)
+    step, k = max(scheme.row_step, row_step(choice.layer)), row_elements(choice.layer)
     # the last chunk takes what is less than a step with it
     chunk = 4 * (max(CHUNK_ELEMENTS, step * k) + (step - 1) * k)
     surveyed = 0
@@ -31,7 +32,7 @@ def _working_bytes(output: Output, fused: Fused) -> int:
     scales = sum(t.size_bytes for role, t in output.tensors.items() if role != "weight")
     adapters = sum(
         4 * change.file.source.tensors[name].elements
-        for change in fused.changes.get(choice.layer.key, ())
+        for change in fused.changes.get(output.changed.key, ())
         for name in change.names.values()
     )
     return (

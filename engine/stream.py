@@ -19,6 +19,7 @@ import torch
 
 from ..kernels import ops
 from .errors import Refused
+from .files.folder_writer import FolderWriter
 from .files.writer import Writer
 from .gather import Gathered
 from .layer import Layer
@@ -29,14 +30,14 @@ from .rows import (
     RowReader,
     all_schemes,
     plain_rows,
-    restated,
+    restated_rows,
     row_count,
     row_elements,
     rows_of,
 )
 from .scheme import Scheme
 from .source import Source
-from .stored import all_codecs
+from .stored import row_step
 from .tensors import TensorSpec, torch_dtype
 
 # elements of a chunk where the arithmetic is not the CPU's: enough to keep the device busy
@@ -109,6 +110,11 @@ class Job:
         return self.fuse(base) if self.fuse else base
 
     @property
+    def is_respelled(self) -> bool:
+        """One whole stored weight of the very scheme that is written."""
+        return self.layer.is_whole and self.layer.scheme == self.output.choice.scheme
+
+    @property
     def is_plain(self) -> bool:
         """One run of plain stored numbers and nothing added: its rows need no copy."""
         parts = self.layer.parts
@@ -123,7 +129,11 @@ class Job:
         return plain_rows(self.source, part, start + low, stop + low)
 
     def spans(self, step: int = 1) -> Iterator[tuple[int, int]]:
-        """(start, stop) of each chunk; the last takes what is less than a step with it."""
+        """(start, stop) of each chunk: whole steps of the scheme and of how the layer is stored.
+
+        The last one takes what is less than a step with it.
+        """
+        step = math.lcm(step, row_step(self.layer))
         rows, size = row_count(self.layer), chunk_rows(self.layer, self.device, step)
         start = 0
         while start < rows:
@@ -135,7 +145,7 @@ class Job:
 class Stream:
     """Runs jobs into a writer; stops all of them at the first error or at a cancel."""
 
-    def __init__(self, writer: Writer, progress: Progress, total_bytes: int) -> None:
+    def __init__(self, writer: Writer | FolderWriter, progress: Progress, total_bytes: int) -> None:
         self._writer, self._progress, self._total = writer, progress, total_bytes
         self._done = 0
         self._stop = threading.Event()
@@ -196,7 +206,7 @@ class Stream:
     def _write_layer(self, job: Job) -> None:
         for role, data in job.output.known.items():
             self._writer.write(job.output.tensors[role].name, memoryview(data))
-        if job.output.as_stored and job.layer.scheme in all_codecs():
+        if job.output.as_stored and not job.is_respelled:
             self._reorder(job)
         elif job.output.as_stored:
             self._restate(job)
@@ -238,14 +248,14 @@ class Stream:
         self._advance(job.source_bytes)
 
     def _reorder(self, job: Job) -> None:
-        """Write the codes of another tool's layer in the order of the scheme that holds them."""
+        """Write the codes of another tool, or of several stored weights, as one scheme has them."""
         layer, scheme = job.layer, all_schemes()[job.output.choice.scheme]
         weight = job.output.tensors["weight"]
         row_bytes = weight.size_bytes // weight.shape[0]
-        step = math.lcm(scheme.row_step, all_codecs()[layer.scheme].row_step)
+        read = restated_rows(layer, job.source, scheme.name)
         gathered = Gathered(scheme, job.output.tensors)
-        for start, stop in job.spans(step):
-            pieces = restated(job.source, layer.parts[0], start, stop)
+        for start, stop in job.spans(scheme.row_step):
+            pieces = read(start, stop)
             self._put(weight, pieces.pop("weight"), start * row_bytes)
             gathered.add(pieces)
             self._advance(job.source_bytes * (stop - start) // layer.shape[0])

@@ -34,6 +34,7 @@ from ..engine.source import Source
 from ..engine.stream import Job, Stream, single_threaded_torch, worker_count
 from ..engine.tensors import torch_dtype
 from .choosing import chosen_for
+from .mapped import mapped_state
 from .ops import compute_dtype_of, quantized_operations
 from .pristine import Recipe
 from .progress import Progress
@@ -189,11 +190,12 @@ def held_dtype(patcher: Any, source_dtype: str) -> torch.dtype:
 
 def load(loading: Loading, disable_dynamic: bool = False) -> Any:
     """A patcher of the file, its quantized weights still in the mapped file. Raises NotCached."""
-    state, metadata = comfy.utils.load_torch_file(loading.path, return_metadata=True)
+    state, metadata = mapped_state(loading.path)
     device = comfy.model_management.get_torch_device()
     operations = quantized_operations(
-        loading.compute_dtype, device, loading.backend, _marking(state)
-    )
+        loading.compute_dtype, device, loading.backend, _marking(state),
+        held_dtype=loading.held_dtype,
+    )  # fmt: skip
     options = {"custom_operations": operations, "dtype": loading.held_dtype}
     patcher = comfy.sd.load_diffusion_model_state_dict(
         state, options, metadata=metadata, disable_dynamic=disable_dynamic

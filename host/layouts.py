@@ -18,14 +18,13 @@ from comfy_kitchen.tensor import (
     QuantizedTensor,
     get_layout_class,
     register_layout_class,
-    register_layout_op,
 )
 
 from ..engine.rows import all_schemes
 from ..engine.scheme import Scheme
 from . import opaque
 from .backends import KITCHEN
-from .layout_products import HANDLED
+from .products import answer_products
 from .quantize import quantize_weight
 
 log = logging.getLogger(__name__)
@@ -349,8 +348,7 @@ def register() -> None:
     """
     import comfy.quant_ops
 
-    for op, answer in HANDLED.items():
-        register_layout_op(getattr(torch.ops.aten, op).default, SchemeLayout)(answer)
+    answer_products(SchemeLayout)
     for own in (*OWN_FORMATS.values(), *FORCED_FORMATS.values()):
         first = registered(own.layout_name)
         if first is None:

@@ -6,13 +6,15 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..host import planned
 from ..host.backends import backend_names
-from ..host.cached import POLICIES, quantize_clip, quantize_model
+from ..host.cached import POLICIES
 from ..host.pristine import Request
 from ._schemes import check, chosen, scheme_input
 
 ON_FAILURE = ("full precision", "refuse")
 TAKES = ("MODEL", "CLIP", "COMFY_MATCHTYPE_V3")
+PLAN = "FQ_PLAN"
 
 
 class QuantizeModel(io.ComfyNode):
@@ -34,10 +36,11 @@ class QuantizeModel(io.ComfyNode):
                     "model", template=kind, tooltip="A MODEL or CLIP, LoRAs before this node."
                 ),
                 scheme_input(),
-                io.Custom("FQ_PLAN").Input(
+                io.Custom(PLAN).Input(
                     "plan",
                     optional=True,
-                    tooltip="A plan of the GPU Advisor: its scheme is used in the place of auto.",
+                    tooltip="A plan of the GPU Advisor: its scheme is used in the place of auto, "
+                    "its backend and its list of kept layers where these are left open here.",
                 ),
                 *_advanced(),
             ],
@@ -54,9 +57,12 @@ class QuantizeModel(io.ComfyNode):
         cls, model: Any = None, scheme: Any = None, input_types: Any = None
     ) -> bool | str:
         """Check the scheme and, because `input_types` turns ComfyUI's own check off, the link."""
-        found = (input_types or {}).get("model", "MODEL")
+        links = input_types or {}
+        found, plan = links.get("model", "MODEL"), links.get("plan", PLAN)
         if found not in TAKES:
             return f"model: found {found}; expected a MODEL or CLIP; connect one"
+        if plan != PLAN:
+            return f"plan: found {plan}; expected {PLAN}; connect the plan of GPU Advisor"
         return check(scheme)
 
     @classmethod
@@ -65,12 +71,9 @@ class QuantizeModel(io.ComfyNode):
         keep: str | None = None, on_failure: str | None = None, cache: str | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         """Quantize a copy."""
-        name = chosen(scheme)
-        name = plan.scheme if plan is not None and name == "auto" else name
         layers, failure = tuple((keep or "").split()), on_failure or ON_FAILURE[0]
-        request = Request(name, backend, layers, failure, cache or POLICIES[0])
-        run = quantize_clip if hasattr(model, "cond_stage_model") else quantize_model
-        quantized, report = run(model, request)
+        request = Request(chosen(scheme), backend, layers, failure, cache or POLICIES[0])
+        quantized, report = planned.quantize(model, request, plan)
         return io.NodeOutput(quantized, report.text(), ui=ui.PreviewText(report.text()))
 
 

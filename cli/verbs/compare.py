@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...engine.errors import Refused
-from ..options import lora_argument
+from ..options import add_rotated, lora_argument
 from ..progress import Bar
 from ..text import columns
 from ..verb import Answer, Verb
@@ -24,7 +24,7 @@ LEVELS = ("strict", "normal", "loose")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """`compare A B [--lora F[:S]]... [--require LEVEL] [--chart PNG]`."""
+    """`compare A B [--lora F[:S]]... [--require LEVEL] [--chart PNG] [--rotated [GROUP]]`."""
     parser.add_argument("first", type=Path, metavar="A", help="the reference: model or picture")
     parser.add_argument("second", type=Path, metavar="B", help="the version to judge")
     parser.add_argument("--all", action="store_true", help="norms and biases too")
@@ -38,6 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--require", choices=LEVELS, help="exit with 2 where B is not as good as this"
     )
     parser.add_argument("--chart", type=Path, metavar="PNG", help="a heat map over the blocks")
+    add_rotated(parser)
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> Answer:
     loras = [open_lora(path, strength, args.rslora) for path, strength in args.lora]
     bar = Bar("compare", quiet=args.json)
     try:
-        found = compare(first, second, not args.all, bar, loras)
+        found = compare(first, second, not args.all, bar, loras, args.rotated)
     finally:
         bar.close()
         first.close()

@@ -163,7 +163,7 @@ class Reading:
 
     def contents(self, format_name: str) -> Contents:
         """What is left is plain, a marker, or a scale without a weight; then the whole."""
-        ignored = [name for name in self.used if leaf(name) in SCALES]
+        ignored = list(self.used)  # what no layer reads
         for name, spec in self.source.tensors.items():
             if name in self.used:
                 continue
@@ -177,7 +177,7 @@ class Reading:
                 self.plain(spec)
         read = {name for layer in self.layers.values() for name in _tensors(layer)}
         order = {name: at for at, name in enumerate(self.source.tensors)}
-        layers = sorted(self.layers.values(), key=lambda layer: order[layer.key])
+        layers = sorted(self.layers.values(), key=lambda x: order[x.parts[0].tensors["weight"]])
         return Contents(
             format_name,
             tuple(layers),

@@ -76,6 +76,7 @@ def test_a_whole_layer_keeps_its_codes(scheme: str) -> None:
         ("fp8_row", "float8_e4m3fn_rowwise"),
         ("int8", "int8_tensorwise"),
         ("int8_convrot", "int8_tensorwise"),
+        ("int4_g128", "awq_w4a16"),
     ],
 )
 def test_joined_parts_keep_their_codes(scheme: str, joined: str) -> None:
@@ -87,7 +88,7 @@ def test_joined_parts_keep_their_codes(scheme: str, joined: str) -> None:
     assert made.requantized == []
 
 
-@pytest.mark.parametrize("scheme", ["fp8_block128", "int4_g128"])
+@pytest.mark.parametrize("scheme", ["fp8_block128", "fp8_e5m2"])
 def test_parts_that_no_format_joins_are_quantized_again_and_named(scheme: str) -> None:
     source, parts, values = stored(scheme, "qk")
     made = translate((Layer("qk.weight", (2 * N, K), "BF16", tuple(parts)),), source)

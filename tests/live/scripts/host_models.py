@@ -15,6 +15,11 @@ def output(patcher: Any) -> torch.Tensor:
     import comfy.model_management
 
     comfy.model_management.load_models_gpu([patcher])
+    return call(patcher)
+
+
+def call(patcher: Any) -> torch.Tensor:
+    """The same of a model that is loaded already, which loading would take hooks off."""
     generator = torch.Generator().manual_seed(0)
 
     def noise(*shape: int) -> torch.Tensor:

@@ -1,4 +1,8 @@
-"""A product that torch asks for on a weight of our layouts in, the layout's own answer out."""
+"""A product with a quantized weight in, what the weight's own layout makes of it out.
+
+torch asks for a linear layer in four ways: `linear` in inference mode, `t` and then `mm` or `addmm`
+outside it. A layout of ours answers all of them with its one method `linear(x, weight, bias)`.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,18 @@ import dataclasses
 from typing import Any
 
 import torch
-from comfy_kitchen.tensor import QuantizedTensor, dequantize_args
+from comfy_kitchen.tensor import (
+    QuantizedLayout,
+    QuantizedTensor,
+    dequantize_args,
+    register_layout_op,
+)
 
 
-def _ours(value: object) -> bool:
-    return isinstance(value, QuantizedTensor) and hasattr(value.layout_cls, "SCHEME")
+def answer_products(layout: type[QuantizedLayout]) -> None:
+    """Make comfy-kitchen ask `linear` of `layout` and of every layout under it."""
+    for op, answer in _HANDLED.items():
+        register_layout_op(getattr(torch.ops.aten, op).default, layout)(answer)
 
 
 def _plain(value: Any) -> Any:
@@ -18,8 +29,9 @@ def _plain(value: Any) -> Any:
 
 
 def _multiply(x: Any, weight: Any, bias: Any, transposed: bool) -> torch.Tensor | None:
-    """x W.T + bias when `weight` is ours and lies the right way round, else None."""
-    if not _ours(weight) or weight.params.transposed != transposed:
+    """x W.T + bias when `weight` is of a layout of ours and lies the right way round, else None."""
+    ours = isinstance(weight, QuantizedTensor) and hasattr(weight.layout_cls, "linear")
+    if not ours or weight.params.transposed != transposed:
         return None
     result: torch.Tensor = weight.layout_cls.linear(_plain(x), weight, _plain(bias))
     return result
@@ -29,7 +41,7 @@ def _transpose(first: Any, args: Any, kwargs: Any) -> Any:
     """The same codes, seen the other way round."""
     weight, params = args[0], args[0].params
     turned = dataclasses.replace(
-        params, orig_shape=params.orig_shape[::-1], transposed=not params.transposed
+        params, orig_shape=tuple(reversed(params.orig_shape)), transposed=not params.transposed
     )
     return QuantizedTensor(weight._qdata, weight._layout_cls, turned)
 
@@ -42,7 +54,7 @@ def _linear(first: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _mm(first: Any, args: Any, kwargs: Any) -> Any:
-    """mm(x, W.t()), what linear becomes outside inference mode."""
+    """mm(x, W.t())."""
     done = _multiply(args[0], args[1], None, transposed=True)
     return torch.mm(*dequantize_args(args)) if done is None else done
 
@@ -56,4 +68,4 @@ def _addmm(first: Any, args: Any, kwargs: Any) -> Any:
     return done
 
 
-HANDLED = {"t": _transpose, "linear": _linear, "mm": _mm, "addmm": _addmm}
+_HANDLED = {"t": _transpose, "linear": _linear, "mm": _mm, "addmm": _addmm}
