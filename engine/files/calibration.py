@@ -24,10 +24,12 @@ ASKS, GIVES = ".weight_global_scale", ".input_absmax"
 def calibrated(source: Source) -> Source:
     """`source`, and what lies beside it of its layers' inputs; closed when that is refused."""
     path = (source.path if source.path.is_dir() else source.path.parent) / NAME
+    if not path.is_file():
+        return source
     names = source.tensors
     asking = {name.removesuffix(ASKS) for name in names if name.endswith(ASKS)}
     asking = {layer for layer in asking if layer + GIVES not in names}
-    if not asking or not path.is_file():
+    if not asking:
         return source
     try:
         beside = open_pth(path, partial(_inputs, asking))
