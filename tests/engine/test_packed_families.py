@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from fusequant.engine.families._keep import FEWER_COLUMNS
 from fusequant.engine.model import recognise
 from fusequant.engine.outputs import specs_of
 from fusequant.engine.pipeline import Request, prepare
 from fusequant.engine.read import read
+from fusequant.engine.rows import all_schemes
 from fusequant.engine.specs import Spec, names, spec
 
 LATER_BLOCK = re.compile(r"\.[1-9]\d*\.")
@@ -62,3 +64,22 @@ def test_a_packed_file_is_recognised_with_its_logical_shapes(name: str, scheme: 
     )
     assert found.shapes == plain.shapes
     assert sum(x.parts[0].scheme == scheme for x in found.layers) == count
+
+
+def test_the_schemes_with_fewer_columns_are_known_to_the_families() -> None:
+    found = {
+        x.name
+        for x in all_schemes().values()
+        if x.pieces(512, 512, "BF16")["weight"].shape != (512, 512)
+    }
+    assert found == set(FEWER_COLUMNS)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", ["ltx-2", "ltx-video-0.9-2b"])
+def test_ltx_keeps_the_layer_that_tells_its_width(name: str, scheme: str) -> None:
+    prepared = prepare(spec(name), request=Request(scheme=scheme))
+    packed = {x.choice.layer.name for x in prepared.outputs if x.choice.scheme == scheme}
+    layers = {f"transformer_blocks.{at}.attn2.to_k" for at in range(3)}
+    told = {"transformer_blocks.0.attn2.to_k"} if scheme in FEWER_COLUMNS else set()
+    assert layers - packed == told

@@ -11,7 +11,7 @@ from fusequant.engine.specs import names, spec
 from .comfy import Comfy
 from .inprocess import run_inside
 
-PACKED = ("nvfp4", "w4a4_convrot", "w4a8", "mxfp8")
+PACKED = ("nvfp4", "w4a4_convrot", "w4a8", "int4_g128", "mxfp8")
 TEXT = ("clip-", "gemma-", "llama-", "mistral-", "qwen2.5-vl", "qwen3-", "t5-", "umt5-")
 ASKED = [x for x in names() if spec(x).detected_as and not x.startswith(TEXT)]
 
