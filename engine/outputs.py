@@ -8,12 +8,16 @@ from dataclasses import dataclass
 
 from .layer import Layer
 from .plan import Choice
+from .scheme import Piece
 from .scheme_names import schemes as all_schemes
 from .stored import held_by
 from .tensors import TensorSpec
 
 # settings of a stored layer that stay true when its codes are written again
-_KEPT_SETTINGS = ("full_precision_matrix_mult", "convrot", "convrot_groupsize", "group_size")
+_KEPT_SETTINGS = (
+    "full_precision_matrix_mult", "convrot", "convrot_groupsize", "group_size", "linear_dtype",
+    "orig_shape",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,19 +66,32 @@ def output_of(choice: Choice, touched: bool, prefix: str = "") -> Output:
         spec = TensorSpec(prefix + layer.key, choice.dtype, layer.shape)
         return Output(choice, {"weight": spec}, {}, as_stored=False)
     n, k = layer.shape
-    pieces = all_schemes()[choice.scheme].pieces(n, k, choice.dtype)
+    part = layer.parts[0]
+    as_stored = keeps_codes(choice, touched)
     tensors = {
         role: TensorSpec(prefix + layer.name + piece.suffix, piece.dtype, piece.shape)
-        for role, piece in pieces.items()
+        for role, piece in _pieces(choice, as_stored).items()
     }
-    as_stored = keeps_codes(choice, touched)
-    part = layer.parts[0]
-    if as_stored and layer.is_whole and "input_scale" in part.tensors:
-        tensors["input_scale"] = TensorSpec(f"{prefix}{layer.name}.input_scale", "F32", ())
-    kept = as_stored and part.scheme in all_schemes()  # a codec's settings are its own
-    conf = quant_json(choice.scheme, n, k, part.settings if kept else {})
+    own = as_stored and part.scheme in all_schemes()  # a codec's settings are its own
+    for role, shape in {"input_scale": (), "pre_quant_scale": (k,)}.items():
+        if as_stored and layer.is_whole and role in part.tensors:
+            tensors[role] = TensorSpec(f"{prefix}{layer.name}.{role}", "F32", shape)
+    conf = quant_json(choice.scheme, n, k, part.settings if own else {})
     tensors["comfy_quant"] = TensorSpec(f"{prefix}{layer.name}.comfy_quant", "U8", (len(conf),))
     return Output(choice, tensors, {"comfy_quant": conf}, as_stored)
+
+
+def _pieces(choice: Choice, as_stored: bool) -> Mapping[str, Piece]:
+    """What the chosen scheme stores; of a weight that lies in the file, as it lies there."""
+    scheme, part, (n, k) = all_schemes()[choice.scheme], choice.layer.parts[0], choice.layer.shape
+    if not as_stored or part.scheme != scheme.name or not choice.layer.is_whole:
+        return scheme.pieces(n, k, choice.dtype)
+    if scheme.stored_pieces is None:
+        found = scheme.pieces(n, k, choice.dtype)
+    else:
+        found = scheme.stored_pieces(n, k, choice.dtype, part.settings)
+    lacking = scheme.optional - set(part.tensors)
+    return {role: piece for role, piece in found.items() if role not in lacking}
 
 
 def specs_of(outputs: Iterable[Output]) -> list[TensorSpec]:

@@ -50,6 +50,7 @@ KINDS: dict[str, Kind] = {
         "a low-rank branch that reads the `raw` or the `post_smoothing` input", AGAIN, refuses=True
     ),
     "codes-shape": Kind("codes of the shape that the format packs", AGAIN, refuses=True),
+    "asymmetric-codes": Kind("symmetric codes: no weight_correction", AGAIN, refuses=True),
     "convrot-groupsize": Kind("a power of 4 that divides K", AGAIN, refuses=True),
     "gguf-type": Kind(
         "GGUF types F32, F16, BF16, Q8_0, Q5_0, Q5_1, Q4_0, Q4_1, Q2_K to Q6_K, IQ4_NL or IQ4_XS",

@@ -41,5 +41,6 @@ def prepare_repair(source: Source, rotated: int | None = None) -> Prepared:
     """
     model = recognise(read(source, rotated))
     choices = [mend_layer(layer).choice for layer in model.layers]
-    metadata = header(source, recipe_of(source, "as stored", rotated=rotated).to_json())
+    recipe = recipe_of(source, "as stored", rotated=rotated)
+    metadata = header(source, recipe.to_json())
     return lay_out(source, model, choices, Request(scheme="as stored"), metadata)

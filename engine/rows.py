@@ -9,7 +9,7 @@ import torch
 from . import schemes
 from .layer import Layer, Part
 from .parts import discover
-from .scheme import Block, Row, Scheme, Tensor
+from .scheme import Row, Scheme, Tensor
 from .source import Source
 from .stored import all_codecs
 
@@ -60,12 +60,12 @@ def _piece_rows(
         if axis is None or piece.dim() <= axis or piece.numel() == 1:
             pieces[role] = piece
             continue
-        size = scheme.granularity.size if isinstance(scheme.granularity, Block) else 1
-        per_row = role != "weight" and size > 1
-        low, high = (start // size, -(-stop // size)) if per_row else (start, stop)
-        expected = -(-rows // size) if per_row else rows
+        size, tile = scheme.rows_per.get(role, 1), scheme.row_tile.get(role, 1)
+        ends = [-(-last // size) for last in (stop, rows)]
+        end, expected = (-(-last // tile) * tile for last in ends)
         whole = piece.shape[axis] != expected
-        pieces[role] = piece if whole else piece.narrow(axis, low, high - low)
+        low = start // size
+        pieces[role] = piece if whole else piece.narrow(axis, low, end - low)
     return pieces
 
 
@@ -118,7 +118,7 @@ def _completed(scheme: Scheme, stored: Pieces) -> Pieces:
     pieces = {"weight": weight, "scale": scale}
     if "zeros" in scheme.row_axis:
         pieces["zeros"] = stored.get("zeros", torch.zeros_like(scale))
-    return pieces
+    return {**{role: stored[role] for role in scheme.row_axis if role in stored}, **pieces}
 
 
 def restated_rows(

@@ -44,10 +44,14 @@ def held_by(layer: Layer) -> str:
         return home
     if any(dict(part.settings) != dict(layer.parts[0].settings) for part in layer.parts):
         return "none"
-    if isinstance(schemes()[home].granularity, Tensor):
+    scheme = schemes()[home]
+    if isinstance(scheme.granularity, Tensor):
         one_scale = len({part.tensors.get("scale") for part in layer.parts}) == 1
         return home if one_scale else _ROWS_OF.get(home, "none")
-    step = schemes()[home].row_step
+    n, k = layer.shape
+    if set(scheme.pieces(n, k, layer.dtype)) - set(scheme.row_axis):
+        return "none"  # a number for the whole weight: each part has its own
+    step = scheme.row_step
     return home if step == 1 or all(_cut_at(part, step) for part in layer.parts) else "none"
 
 

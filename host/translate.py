@@ -16,6 +16,7 @@ from ..engine.layer import Layer, Part
 from ..engine.outputs import output_of
 from ..engine.plan import Choice
 from ..engine.repairable import mend_layer
+from ..engine.respell import respelled
 from ..engine.rows import plain_rows, restated_rows, row_count, rows_of
 from ..engine.source import Source
 from ..engine.tensors import torch_dtype
@@ -61,20 +62,14 @@ class Translation:
             self.dequantized_bytes += self.state[layer.key].nbytes
 
     def _respell(self, layer: Layer, scheme: str) -> None:
-        """The codes as they lie in the file, scales as float32 in the shape of the format."""
+        """The codes as they lie in the file, scales in the dtype and shape of the format."""
         part = layer.parts[0]
         output = output_of(Choice(layer, scheme, layer.dtype, ""), touched=False)
         for role, spec in output.tensors.items():
             if role in output.known:
                 self.state[spec.name] = json_tensor(output.known[role])
                 continue
-            if role in part.tensors:
-                stored = self._source.tensor(part.tensors[role])
-            else:  # a bare cast has no scale: it is one
-                stored = torch.zeros(()) if role == "zeros" else torch.ones(())
-            if role != "weight":
-                stored = _shaped(stored.to(torch_dtype(spec.dtype)), spec.shape)
-            self.state[spec.name] = stored
+            self.state[spec.name] = respelled(self._source, part, role, spec)
         self.how[scheme] += 1
 
     def _restate(self, layer: Layer, scheme: str) -> None:

@@ -91,14 +91,15 @@ def numbers(groups: Groups) -> torch.Tensor:
 def home(settings: Settings) -> str | None:
     """Where codes can live as they are: 4 bits in groups of whole 128s, any in whole rows.
 
-    `centered`: integers around 0 without zero points, offsets and columns; `scale`: its dtype.
+    `centered`: integers around 0 without zero points and columns; `scale`: its dtype; `offset`, if
+    it is there: numbers of that dtype are added, which int4_g128 alone can hold.
     """
     bits, size, k = (whole(settings, key) for key in ("bits", "group", "inputs"))
     if not settings["centered"] or k % size:
         return None
     if bits <= 4 and size % INT4_GROUP == 0 and settings["scale"] in ("BF16", "F16"):
         return "int4_g128"
-    return "int8_weight_only" if size == k else None
+    return "int8_weight_only" if size == k and "offset" not in settings else None
 
 
 def pieces(groups: Groups, scheme: str | None) -> dict[str, torch.Tensor]:
@@ -109,8 +110,12 @@ def pieces(groups: Groups, scheme: str | None) -> dict[str, torch.Tensor]:
         return {"weight": groups.codes.to(torch.int8), "scale": groups.scale.to(torch.float32)}
     codes = (groups.codes.to(torch.int16) + 8).to(torch.uint8)
     packed = (codes[:, 0::2] | codes[:, 1::2] << 4).view(torch.int8)
-    scale = groups.scale.repeat_interleave(groups.size // INT4_GROUP, 1).t().contiguous()
-    return {"weight": packed, "scale": scale, "zeros": torch.zeros_like(scale)}
+    offset = torch.zeros_like(groups.scale) if groups.offset is None else groups.offset
+    scale, zeros = (
+        each.repeat_interleave(groups.size // INT4_GROUP, 1).t().contiguous()
+        for each in (groups.scale, offset)
+    )
+    return {"weight": packed, "scale": scale, "zeros": zeros}
 
 
 def grouped(

@@ -17,8 +17,9 @@ def decode(tensors: Tensors, settings: Settings, start: int, stop: int) -> Group
     """Rows [start, stop)."""
     import torch
 
-    codes = unpack(tensors["weight"][start:stop], 4).to(torch.int8)
-    offset = None if settings["centered"] else tensors["zeros"][:, start:stop].t()
+    k = whole(settings, "inputs")
+    codes = unpack(tensors["weight"][start:stop], 4)[:, :k].to(torch.int8)
+    offset = tensors["zeros"][:, start:stop].t() if "offset" in settings else None
     return Groups(
         (codes ^ 8) - 8,
         tensors["scale"][:, start:stop].t(),

@@ -105,14 +105,14 @@ class Reading:
         else:
             scheme = self._scaled(name, weight, scale, claim)
             tensors["scale"] = scale.name
-        tensors |= self._input_scale(name, module)
+        tensors |= self.input_scale(name, module)
         settings = dict(claim.settings)
         if scheme == "fp8_block128":
             settings["group_size"] = 128
         part = Part(claim.scheme or scheme, tensors, settings)
         self.add(Layer(weight.name, weight.shape, self.dtype, (part,)))
 
-    def _input_scale(self, name: str, module: Module) -> dict[str, str]:
+    def input_scale(self, name: str, module: Module) -> dict[str, str]:
         """The static scale of the layer's input, where there is one."""
         for key in INPUT_SCALES:
             if key in module:

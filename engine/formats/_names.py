@@ -12,7 +12,11 @@ from ..tensors import FLOATS, FP8, TensorSpec
 SCALES = ("weight_scale", "scale_weight", "weight_scale_inv")
 INPUT_SCALES = ("input_scale", "scale_input")
 MARKERS = ("comfy_quant", "scaled_fp8")
-COMPANIONS = frozenset((*SCALES, *INPUT_SCALES, *MARKERS))
+# what lies beside packed codes: scales of groups, rows or everything, levels, smoothing
+PACKED_SCALES = (
+    "weight_scale_2", "weight_s_rel", "weight_s_channel", "weight_codebook", "pre_quant_scale",
+)  # fmt: skip
+COMPANIONS = frozenset((*SCALES, *INPUT_SCALES, *MARKERS, *PACKED_SCALES))
 # what adapters are called in LoRA files, and no parameter of a model
 ADAPTER_SIGNS = (
     ".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", "_lora.down.", "_lora.up.", ".lora.down.",
@@ -73,10 +77,12 @@ def is_plain(spec: TensorSpec) -> bool:
 
 def is_closed(source: Source) -> bool:
     """Nothing but plain tensors, 8-bit codes, and what the dialects read here put beside them."""
+    marked = has_marker(source)
     known = not (is_adapter(source) or is_gguf(source)) and all(
         is_plain(spec)
         or (spec.dtype in FP8 and not leaf(name).startswith("_"))
         or (spec.dtype == "I8" and leaf(name) == "weight")
+        or (spec.dtype == "U8" and leaf(name) == "weight" and marked)
         or leaf(name) in COMPANIONS
         for name, spec in source.tensors.items()
     )

@@ -10,6 +10,7 @@ from ._int4 import int4
 from ._layers import Claim, Reading, quantized_names
 from ._markers import DAMAGED, Marker, ids, markers
 from ._names import covering_marker, has_marker, is_closed, is_quantized
+from ._packed import PACKED, packed, rotates
 from ._svdquant import svdquant
 from ._tiles import hybrid_mxfp8, int8_blockwise
 
@@ -32,6 +33,7 @@ READERS: dict[str, Callable[[Reading, str, Marker], None]] = {
     "int8_blockwise": int8_blockwise,
     "hybrid_mxfp8": hybrid_mxfp8,
     "svdquant_w4a4": svdquant,
+    **dict.fromkeys(PACKED, packed),
 }
 READ = frozenset((*CLAIMS, *READERS))
 
@@ -72,12 +74,6 @@ def claim_of(marker: Marker, reading: Reading, name: str) -> Claim:
     )
 
 
-def rotates(group: int, shape: tuple[int, ...]) -> bool:
-    """The group is a power of 4 that divides the inputs of a matrix."""
-    power = group >= 4 and group & (group - 1) == 0 and group.bit_length() % 2 == 1
-    return power and len(shape) == 2 and shape[1] % group == 0
-
-
 def mark(reading: Reading, name: str, marker: Marker) -> None:
     """List the layer that a marker belongs to."""
     weight = reading.modules.get(name, {}).get("weight")
@@ -87,6 +83,8 @@ def mark(reading: Reading, name: str, marker: Marker) -> None:
         reading.tell("marker-without-layer", f"{marker.id} for no weight", name)
     elif marker.id in READERS:
         READERS[marker.id](reading, name, marker)
+    elif weight.dtype == "U8":
+        reading.tell("codes-shape", f"U8 {list(weight.shape)} as {marker.id}", name)
     elif is_quantized(weight):
         group = marker.size("group_size", GROUP)
         if marker.id == "float8_e4m3fn_blockwise" and group != GROUP:

@@ -103,9 +103,12 @@ def int4(reading: Reading, weight: Stored, qdata: TensorSpec, *grids: TensorSpec
     columns = reading.source.tensors.get(weight.tensor("act_pre_scale"))
     if columns is not None:
         tensors["columns"] = columns.name
+    moved = not all_zero(reading.source, zeros)
+    same = columns is None and (not moved or zeros.dtype == scale.dtype)
     settings = {
         **grouping(4, group, k, scale),
-        "centered": columns is None and all_zero(reading.source, zeros),
+        "centered": same,
+        **({"offset": True} if moved else {}),
     }
     dtype = scale.dtype if scale.dtype in HALVES else reading.dtype
     coded(reading, key, shape, "torchao_int4", tensors, settings, dtype)

@@ -1,8 +1,9 @@
 """Every fixture of every dialect, from the tables of the modules beside this one.
 
 A module whose name has `dialects` in it may hold READ or TOOLS: id -> a row that begins with
-(tensors or bytes, dialect, scheme of the layer, its numbers or None), and REFUSED: id -> (tensors,
-header, dialect, kind of the refusal). A new table is found by its name.
+(tensors or bytes, dialect, scheme of the layer, its numbers or None), BLOCKS: id -> (tensors,
+scheme, shape, numbers) of core's own, and REFUSED: id -> (tensors, header, dialect, kind of the
+refusal). A new table is found by its name.
 """
 
 from __future__ import annotations
@@ -75,4 +76,9 @@ def _refused(name: str, row: Any) -> Case:
     return Case(name, content, dialect, refusal=refusal, header=dict(header))
 
 
-TABLES = {"READ": _read, "TOOLS": _read, "REFUSED": _refused}
+def _blocks(name: str, row: Any) -> Case:
+    content, scheme, _, numbers = row
+    return Case(name, content, "core", scheme, numbers)
+
+
+TABLES = {"READ": _read, "TOOLS": _read, "BLOCKS": _blocks, "REFUSED": _refused}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from . import coded_core, coded_gguf, coded_tools
+from . import coded_core, coded_gguf, coded_lightx2v, coded_tools
 
 Coded = tuple[dict[str, torch.Tensor], dict[str, object], torch.Tensor]
 N, K = 192, 256
@@ -26,4 +26,5 @@ CODED: dict[str, Coded] = {
     **coded_core.CODED,
     **coded_gguf.CODED,
     **coded_tools.CODED,
+    **coded_lightx2v.LIGHTX2V,
 }

@@ -158,7 +158,8 @@ def torchao_int4(zeros: bool) -> Coded:
     packed = (values[:, 0::2] & 15 | values[:, 1::2] << 4).to(torch.int8)
     scale, zero = scales(N, 2), scales(N, 2) - 1.25 if zeros else torch.zeros(N, 2).bfloat16()
     tensors = {"weight": packed, "scale": scale.t().contiguous(), "zeros": zero.t().contiguous()}
-    return tensors, settings(4, GROUP, not zeros), values * spread(scale) + spread(zero)
+    more = {"offset": True} if zeros else {}
+    return tensors, settings(4, GROUP, True, **more), values * spread(scale) + spread(zero)
 
 
 def scaled_blocks(dtype: torch.dtype, rows: int, group: int, zeros: bool = False) -> Coded:

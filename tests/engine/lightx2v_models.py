@@ -96,6 +96,7 @@ def z_image_core() -> Tensors:
 def hunyuan_split() -> Tensors:
     found = {
         **{f"{REFINER}.self_attn_{x}.weight": randn(D, D) for x in "qkv"},
+        f"{REFINER}.norm1.weight": randn(D),
         "img_in.proj.weight": randn(D, 16, 1, 2, 2),
     }
     parts = ("q", "k", "v", "proj")

@@ -58,7 +58,7 @@ REFUSED: dict[str, tuple[Tensors, dict[str, str], str, str]] = {
             f"format-{name.replace('_', '-')}",
         )
         for name in (
-            "nvfp4", "mxfp8", "convrot_w4a4", "asym_w4a8_int8", "never_heard_of",
+            "never_heard_of",
         )
     },
     "fp8-blocks-of-64": (
@@ -66,8 +66,8 @@ REFUSED: dict[str, tuple[Tensors, dict[str, str], str, str]] = {
         {}, "core", "block-size",
     ),
     "int8-without-scales": (layer(INT8), {}, "int8_bare", "int8-without-scale"),
-    "lightx2v-nvfp4": (
-        layer(u8(192, 128), weight_scale=torch.ones(256, 16).to(E4M3), weight_global_scale=TENSOR),
+    "modelopt-nvfp4": (
+        layer(u8(192, 128), weight_scale=torch.ones(192, 16).to(E4M3), weight_scale_2=TENSOR),
         {}, "microscaled", "format-microscaled",
     ),
     "torchao": (

@@ -15,7 +15,7 @@ from fusequant.engine.files.open import open_source
 from fusequant.engine.problem_kinds import KINDS
 from fusequant.engine.read import examine, read
 
-from . import problems_core, tool_faults
+from . import faults_blocks, problems_core, tool_faults
 
 E4M3, E5M2, E8M0 = torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu
 Tensors = dict[str, torch.Tensor]
@@ -141,7 +141,7 @@ FAULTS: dict[str, list[tuple[Tensors, Tensors]]] = {
     "codes-shape": [(marked(INT8[0], ROWS, format="awq_w4a16", group_size=128), int4(0.0))],
     **problems_core.FAULTS,
 }  # fmt: skip
-TABLES = (FAULTS, tool_faults.FAULTS)
+TABLES = (FAULTS, tool_faults.FAULTS, faults_blocks.FAULTS)
 CASES = [(kind, *pair) for table in TABLES for kind, pairs in table.items() for pair in pairs]
 
 

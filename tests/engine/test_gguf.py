@@ -38,7 +38,8 @@ from .gguf_file import (
     golden,
     numbers,
     q8_0,
-)  # fmt: skip
+)  # fmt: skipfrom .lightx2v_models import qwen, wan
+from .lightx2v_models import qwen, wan
 
 CONFIG = FluxConfig(hidden=256, double_blocks=1, single_blocks=1)
 QKV = "double_blocks.0.img_attn.qkv.weight"
@@ -316,6 +317,22 @@ def test_text_encoders_under_llama_cpp_s_names(family: str, names: dict[str, str
     for layer in model.layers:
         was = next(name for name, core in names.items() if core == layer.key)
         torch.testing.assert_close(rows_of(layer, source)(0, 4), weights[was], rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(("family", "make"), [("wan", wan), ("qwen_image", qwen)])
+def test_other_diffusion_models_keep_their_own_names(family: str, make, opened) -> None:
+    """As ComfyUI-GGUF writes them; a tensor of five sides is stored flat with its shape beside."""
+    tensors = make()
+    flat = {name: x for name, x in tensors.items() if x.dim() > 4}
+    stored = {name: numbers(x.reshape(len(x), -1) if name in flat else x)
+              for name, x in tensors.items()}  # fmt: skip
+    told = {f"comfy.gguf.orig_shape.{name}": list(x.shape) for name, x in flat.items()}
+    source = opened(file_of(stored, {"general.architecture": family, **told}))
+    model = recognise(read(source))
+    assert (model.family.name, model.spelling) == (family, "core")
+    assert {layer.key: layer.shape for layer in model.layers} == {
+        name: tuple(x.shape) for name, x in tensors.items()
+    }
 
 
 def test_llama_s_rows_are_in_another_order_and_not_taken_for_qwen_s(opened) -> None:

@@ -137,7 +137,7 @@ TORCHAO = {
         "scaled_blocks", "IntxUnpackedToInt8Tensor", "int4_g128", **INTX4
     ),
     "torchao-int4": torchao_coded("torchao_int4", "Int4Tensor", "int4_g128", **INT4),
-    "torchao-int4-zeros": torchao_coded("torchao_int4:zeros", "Int4Tensor", "none", **INT4),
+    "torchao-int4-zeros": torchao_coded("torchao_int4:zeros", "Int4Tensor", "int4_g128", **INT4),
 }  # fmt: skip
 
 # --- bitsandbytes ----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from fusequant.engine.families.flux import aliases
+from fusequant.engine.families.flux import FAMILY
 
 from .coded_tools import NF4, high_first, marlin_scales, marlin_words, quanto_bytes, words
 
@@ -27,7 +27,7 @@ def as_diffusers(state: Tensors) -> Tensors:
     """A FLUX under core's names in those of Diffusers: q, k, v apart, two halves swapped."""
     found: Tensors = {}
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    for name, target in aliases(shapes).items():
+    for name, target in FAMILY.aliases(shapes).items():
         module = target.key.rpartition(".")[0]
         if ONLY_IN_LORAS.search(name):
             continue

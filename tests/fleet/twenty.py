@@ -8,7 +8,7 @@ from fusequant.engine.measure.synthetic import write_flux_like
 
 from ..live import tiny
 
-BIG_BYTES = 256 << 20  # long enough under way to be killed in the middle
+BIG_BYTES = 192 << 20  # long enough under way to be killed in the middle
 
 RECIPES = """
 [defaults]
@@ -72,7 +72,7 @@ def write(folder: Path) -> None:
     tiny.wan(folder / "wan-high.safetensors", blocks=1, seed=2)
     tiny.wan(folder / "wan-low.safetensors", blocks=1, seed=3)
     tiny.wan(folder / "wan-image.safetensors", blocks=1, image=True, seed=4)
-    tiny.t5(folder / "t5.safetensors")
+    tiny.t5(folder / "t5.safetensors", feed_forward=1024, layers=2)
     write_flux_like(folder / "big.safetensors", BIG_BYTES)
     for name, model, spelling in (
         ("flux-style", "flux", "kohya"),

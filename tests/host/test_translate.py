@@ -52,12 +52,11 @@ def stored(scheme: str, names: str, **settings: object) -> tuple[Memory, list[Pa
 def dequantized(state: Mapping[str, torch.Tensor], layer: str) -> tuple[str, torch.Tensor]:
     """(format id, numbers) of a layer of a state dict."""
     facts = json.loads(state[f"{layer}.comfy_quant"].numpy().tobytes())
-    names = {"weight": "weight", "scale": "weight_scale", "zeros": "weight_zeros"}
-    pieces = {r: state[f"{layer}.{n}"] for r, n in names.items() if f"{layer}.{n}" in state}
     scheme = next(
         s for s in all_schemes().values()
-        if s.format_id == facts["format"] and ("convrot" in facts) == ("convrot" in s.name)
+        if s.format_id == facts["format"] and (s.name == "int8_convrot") == ("convrot" in facts)
     )  # fmt: skip
+    pieces = {role: state[layer + p.suffix] for role, p in scheme.pieces(N, K, "BF16").items()}
     return facts["format"], scheme.dequantize(pieces, facts)
 
 

@@ -15,6 +15,7 @@ from .inprocess import run_inside
 
 READ = {name: case for name, case in cases().items() if case.refusal is None}
 MENDED = "-mended"
+NOT_IN_CORE = {"fp8_row", "fp8_block128", "int4_g128"}
 Line = dict[str, object]
 
 
@@ -40,5 +41,6 @@ def test_most_files_are_right_once_they_are_mended(lines: dict[str, Line]) -> No
     before = sum(bool(lines[name]["right"]) for name in READ)
     after = sum(bool(lines[name + MENDED]["right"]) for name in READ)
     assert 15 <= before < after
-    not_held = [name for name in READ if not lines[name + MENDED]["right"]]
-    assert len(not_held) <= 10, not_held
+    # a mended file is wrong in stock ComfyUI only where its codes have no format there
+    wrong = {lines[name + MENDED]["scheme"] for name in READ if not lines[name + MENDED]["right"]}
+    assert wrong <= NOT_IN_CORE

@@ -20,6 +20,8 @@ def stock_weight(path: str, layer: str, shape: tuple[int, ...]) -> Any:
     linear = ops.Linear(shape[1], shape[0], bias=True, device="cpu", dtype=torch.float32)
     own = {name[len(layer) + 1 :]: x for name, x in tensors.items() if name.startswith(f"{layer}.")}
     linear.load_state_dict(own, strict=False)
+    if linear.weight is None:  # the file has no tensor of this name
+        raise KeyError(f"{layer}.weight")
     weight = linear.weight.detach()
     return (weight.dequantize() if hasattr(weight, "dequantize") else weight).float()
 
@@ -53,5 +55,5 @@ def run(folder: str, name: str) -> Iterator[dict[str, Any]]:
             right = torch.equal(stock, ours)
         except (KeyError, ValueError, RuntimeError, pickle.UnpicklingError):
             right = False
-        yield {"file": path.stem, "told": told, "right": right}
+        yield {"file": path.stem, "told": told, "right": right, "scheme": layer.scheme}
         source.close()
