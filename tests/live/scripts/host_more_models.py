@@ -86,6 +86,7 @@ def _model(model: str, path: str, spelled: str | None) -> Iterator[dict[str, Any
         "error": error(output(model, loaded), reference), "warnings": report.warnings,
         "settings": loaded.model.model_config.unet_config.get("causal_temporal_positioning"),
     }  # fmt: skip
+    del loaded
     made, report = quantize_model(
         comfy.sd.load_diffusion_model(path), Request("int8", keep=KEEP.get(model, ()))
     )
