@@ -81,6 +81,13 @@ PACKED = {
         "mxfp8", ("F8_E4M3",), 1, 32,
         {"scale": _tiles(32, E8M0)},
     ),
+    "hybrid_mxfp8": Packed(  # convert_to_quant: the same, and one scale for the whole weight
+        "mxfp8", ("F8_E4M3",), 1, 32,
+        {
+            "scale": _tiles(32, E8M0),
+            "scalar": Beside("weight_scalar", FLOATS, _one, optional=True),
+        },
+    ),
     "convrot_w4a4": Packed(
         "w4a4_convrot", ("I8", "U8"), 2, 1,
         {"scale": Beside("weight_scale", FLOATS, lambda n, k, g: (n,))},
