@@ -13,9 +13,10 @@ def run(table: list[dict[str, Any]], graph: dict[str, Any]) -> Iterator[dict[str
 
     The new ids stand for nodes that are there.
     """
-    import nodes
     import server
     from app.node_replace_manager import NodeReplaceManager
+
+    import nodes
     from fusequant.nodes._renamed import Renamed, register
 
     manager = NodeReplaceManager()
