@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from ..live.comfy import Comfy
 from ..live.server import ComfyServer
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_COPIED = (".venv", "venv", ".git", "__pycache__", "output", "temp", "user", "input")
+NOT_COPIED = {".venv", "venv", ".git", "output", "temp", "user", "input"}
 OURS = ("optimum-quanto", "torchao", "matplotlib")  # what ComfyUI does not bring
 QUIET = {
     "DO_NOT_TRACK": "1", "COMFY_NO_TELEMETRY": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1",
@@ -114,7 +114,7 @@ def make_bed(way: str, first: Comfy, base: Path) -> Bed:
     bed = Bed(way, base)
     for folder in (base / "home", base / "shared"):
         folder.mkdir(parents=True)
-    shutil.copytree(first.path, bed.comfy.path, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    shutil.copytree(first.path, bed.comfy.path, ignore=_left_out(first.path))
     for pack in (bed.comfy.path / "custom_nodes").iterdir():
         if pack.is_dir() and not pack.is_symlink():
             shutil.rmtree(pack)
@@ -122,6 +122,16 @@ def make_bed(way: str, first: Comfy, base: Path) -> Bed:
     subprocess.run([str(first.python), "-m", "venv", environment], check=True)
     _link_packages(first, bed)
     return bed
+
+
+def _left_out(top: Path) -> Callable[[str, list[str]], set[str]]:
+    """What `copytree` leaves out: at the top what is no code, and compiled files everywhere."""
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        skipped = {"__pycache__"} | (NOT_COPIED if Path(folder) == top else set())
+        return skipped & set(names)
+
+    return ignored
 
 
 def _link_packages(first: Comfy, bed: Bed) -> None:

@@ -80,7 +80,7 @@ def pytest_terminal_summary(
     terminalreporter.section("what was run, in seconds")
     for step in STEPS:
         terminalreporter.line(f"{step.seconds:8.2f}  {step.way}: {step.step}  {step.said}")
-    if config.getoption("--record") and not exitstatus:
+    if config.getoption("--record", default=False) and not exitstatus:
         date = datetime.date.today().isoformat()
         rows = [asdict(step) for step in STEPS]
         facts = {**hardware(), **VERSIONS}

@@ -1,7 +1,7 @@
 """The pack through ComfyUI-Manager and by hand into a clean ComfyUI, until its nodes are there.
 
 No network but PyPI is needed: the repository and the registry's zip are handed out on this machine,
-and ComfyUI-Manager reads the lists that its own package brings (`--mode local`).
+and ComfyUI-Manager reads the lists that its own package brings, as it does when it has no cache.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ from .served import GIT, ZIP
 
 HERE = Path(__file__).resolve().parent
 CONTRACT = ROOT / "tests" / "contracts" / "nodes.json"
-COMFY = ("-m", "comfy_cli", "--skip-prompt", "--no-enable-telemetry")
+TELL_NOBODY = "--no-enable-telemetry"
 ASK = """
 import importlib.metadata as m, json, comfyui_version
 names = ("comfyui_manager", "comfy_cli", "torch", "torchao", "optimum-quanto", "matplotlib")
 found = {n.replace("-", "_"): m.version(n) for n in names if list(m.distributions(name=n))}
 print(json.dumps({**found, "comfyui": comfyui_version.__version__}))
 """
+
+
+def comfy(bed: Bed) -> tuple[str, ...]:
+    """comfy-cli for this ComfyUI, asking nothing."""
+    return ("-m", "comfy_cli", f"--workspace={bed.comfy.path}", "--skip-prompt", TELL_NOBODY)
 
 
 def with_comfyui_manager(bed: Bed) -> None:
@@ -53,8 +58,8 @@ def starts_with_every_node(bed: Bed) -> None:
 def test_manager_installs_a_git_address(clean: Callable[[str], Bed], address: str) -> None:
     bed = clean("comfy node install GIT-URL")
     with_comfyui_manager(bed)
-    wanted = (f"{address}/{GIT}", "--mode", "local", "--exit-on-fail")
-    said = bed.python("install the pack", *COMFY, "node", "install", *wanted, last="INSTALLED")
+    wanted = (f"{address}/{GIT}", "--mode", "cache", "--exit-on-fail")
+    said = bed.python("install the pack", *comfy(bed), "node", "install", *wanted, last="INSTALLED")
     assert "[INSTALLED]" in said
     assert (bed.pack / ".git").is_dir()
     starts_with_every_node(bed)
@@ -68,8 +73,8 @@ def test_manager_installs_the_zip_of_the_registry(
     with_comfyui_manager(bed)
     clone = web_root / "clone"
     bed.run("clone to pack", "git", "clone", "--quiet", f"{address}/{GIT}", str(clone))
-    bed.python("comfy node validate", *COMFY, "node", "validate", cwd=clone, last="checks")
-    bed.python("comfy node pack", *COMFY, "node", "pack", cwd=clone)
+    bed.python("comfy node validate", *comfy(bed), "node", "validate", cwd=clone, last="checks")
+    bed.python("comfy node pack", *comfy(bed), "node", "pack", cwd=clone)
     shutil.move(clone / ZIP, web_root / ZIP)
     names = zipfile.ZipFile(web_root / ZIP).namelist()
     size = (web_root / ZIP).stat().st_size
@@ -78,7 +83,7 @@ def test_manager_installs_the_zip_of_the_registry(
     bed.note("the zip", 0.0, f"{size:,} bytes, {len(names)} files")
 
     registry = (str(HERE / "through_registry.py"), address)
-    wanted = (f"fusequant@{VERSION}", "--mode", "local", "--exit-on-fail")
+    wanted = (f"fusequant@{VERSION}", "--mode", "cache", "--exit-on-fail")
     said = bed.python("install the pack", *registry, "install", *wanted, last="INSTALLED")
     assert "[INSTALLED]" in said
     assert (bed.pack / ".tracking").read_text(encoding="utf-8").splitlines() == names
@@ -102,7 +107,7 @@ def test_a_newcomer_has_a_picture(clean: Callable[[str], Bed], address: str) -> 
         bed.note("start ComfyUI", server.start_s, f"{len(our_nodes(server))} nodes")
         where = ("--host", "127.0.0.1", "--port", str(server.port))
         run = ("run", "--workflow", str(graph), *where, "--wait", "--timeout", "300")
-        bed.python("comfy run --workflow", *COMFY, *run)
+        bed.python("comfy run --workflow", *comfy(bed), *run)
     started = time.monotonic()
     (picture,) = (bed.comfy.path / "output").glob(f"{NAME}_*.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
