@@ -15,8 +15,8 @@ ALIASES = [
 ]  # fmt: skip
 ATTENTION_TIP = (
     "Who computes attention: ComfyUI's registered functions. auto leaves it as it is: ComfyUI uses "
-    "torch's flash attention, which is exact, where the device has it. sage rounds to int8: it pays "
-    "in video and is not exact. fp8 is listed only where a backend computes in fp8."
+    "torch's flash attention, which is exact, where the device has it. sage rounds to int8: it "
+    "pays in video and is not exact. fp8 is listed only where a backend computes in fp8."
 )
 
 
