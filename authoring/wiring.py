@@ -27,7 +27,7 @@ SLOTS = {
 CANVAS, BODY, TITLE, WORDS, FRAME = "#202020", "#353535", "#2b2b2b", "#dddddd", "#e8e8e8"
 WIDTH, GAP, ROW_GAP, EDGE = 138, 30, 16, 12
 LINE, TITLE_LINE, SIZE = 17, 15, 12  # pixels: a slot, a line of a title, its letters
-TITLE_UNITS = 20  # narrow letters that fit into a line of a title
+TITLE_UNITS = 19  # narrow letters that fit into a line of a title
 
 
 @dataclass(frozen=True)
