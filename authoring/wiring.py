@@ -25,9 +25,9 @@ SLOTS = {
     "STRING": "#77DD77", "CLIP_VISION_OUTPUT": "#AD7452",
 }  # fmt: skip
 CANVAS, BODY, TITLE, WORDS, FRAME = "#202020", "#353535", "#2b2b2b", "#dddddd", "#e8e8e8"
-WIDTH, GAP, ROW_GAP, EDGE = 138, 30, 16, 12
+WIDTH, GAP, ROW_GAP, EDGE = 130, 24, 20, 14  # two columns: the panel with the page is narrow
 LINE, TITLE_LINE, SIZE = 17, 15, 12  # pixels: a slot, a line of a title, its letters
-TITLE_UNITS = 19  # narrow letters that fit into a line of a title
+TITLE_UNITS = 18  # narrow letters that fit into a line of a title
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,14 @@ def drawn_link(link: Link, boxes: dict[str, Box]) -> str:
     (x1, y1), (x2, y2) = (
         boxes[link.start[0]].slot(link.start[1], True), boxes[link.end[0]].slot(link.end[1], False),
     )  # fmt: skip
-    pull = max(GAP, abs(x2 - x1) // 3)
+    if x2 > x1:
+        way = f"C{x1 + GAP} {y1} {x2 - GAP} {y2} {x2} {y2}"
+    else:  # to a node below: around this one, between the rows
+        between = boxes[link.end[0]].y - ROW_GAP // 2
+        way = f"h{EDGE // 2}V{between}H{x2 - EDGE // 2}V{y2}H{x2}"
     return (
-        f'<path d="M{x1} {y1}C{x1 + pull} {y1} {x2 - pull} {y2} {x2} {y2}" fill="none" '
-        f'stroke="{SLOTS[link.kind]}" stroke-width="2.5"/>'
+        f'<path d="M{x1} {y1}{way}" fill="none" stroke="{SLOTS[link.kind]}" stroke-width="2.5" '
+        'stroke-linejoin="round"/>'
     )
 
 

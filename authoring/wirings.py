@@ -57,11 +57,11 @@ def wiring(rows: str, links: str, **says: str) -> Wiring:
 WIRINGS = {
     "FQAdvisor": wiring(
         """FQAdvisor FQQuantizeModel
-        FQLoadDiT - FQVRAMManager""",
+        FQLoadDiT FQVRAMManager""",
         """FQAdvisor.plan > FQQuantizeModel.plan FQ_PLAN
-        FQAdvisor.plan > FQVRAMManager.plan FQ_PLAN
         FQLoadDiT.MODEL > FQQuantizeModel.model MODEL
-        FQQuantizeModel.model > FQVRAMManager.model MODEL""",
+        FQQuantizeModel.model > FQVRAMManager.model MODEL
+        FQAdvisor.plan > FQVRAMManager.plan FQ_PLAN""",
         FQAdvisor="goal: speed", FQQuantizeModel="scheme: auto", FQVRAMManager="mode: auto",
     ),
     "FQInspect": wiring(
@@ -69,68 +69,73 @@ WIRINGS = {
         FQInspect="repair: false",
     ),
     "FQLoadDiT": wiring(
-        "FQLoadDiT FQFuseLoRA FQQuantizeModel",
+        """FQLoadDiT FQFuseLoRA
+        - FQQuantizeModel""",
         """FQLoadDiT.MODEL > FQFuseLoRA.model MODEL
         FQFuseLoRA.MODEL > FQQuantizeModel.model MODEL""",
         FQLoadDiT="scheme: as stored", FQFuseLoRA="count: 1", FQQuantizeModel="scheme: auto",
     ),
     "FQLoadTextEncoder": wiring(
-        """FQLoadTextEncoder CLIPTextEncode KSampler
-        FQLoadDiT FQQuantizeModel""",
+        """FQLoadTextEncoder CLIPTextEncode
+        - KSampler""",
         """FQLoadTextEncoder.CLIP > CLIPTextEncode.clip CLIP
-        CLIPTextEncode.CONDITIONING > KSampler.positive CONDITIONING
-        FQLoadDiT.MODEL > FQQuantizeModel.model MODEL
-        FQQuantizeModel.model > KSampler.model MODEL""",
+        CLIPTextEncode.CONDITIONING > KSampler.positive CONDITIONING""",
         FQLoadTextEncoder="files: 2",
     ),
     "FQLoadClipVision": wiring(
-        "FQLoadClipVision CLIPVisionEncode WanImageToVideo",
+        """FQLoadClipVision CLIPVisionEncode
+        - WanImageToVideo""",
         """FQLoadClipVision.CLIP_VISION > CLIPVisionEncode.clip_vision CLIP_VISION
         CLIPVisionEncode.output > WanImageToVideo.clip_vision_output CLIP_VISION_OUTPUT""",
         FQLoadClipVision="scheme: as stored",
     ),
     "FQFuseLoRA": wiring(
-        "FQLoadDiT FQFuseLoRA FQQuantizeModel",
+        """FQLoadDiT FQFuseLoRA
+        - FQQuantizeModel""",
         """FQLoadDiT.MODEL > FQFuseLoRA.model MODEL
         FQFuseLoRA.MODEL > FQQuantizeModel.model MODEL""",
         FQLoadDiT="scheme: as stored", FQFuseLoRA="count: 1", FQQuantizeModel="scheme: auto",
     ),
     "FQQuantizeModel": wiring(
-        """FQLoadDiT FQFuseLoRA FQQuantizeModel
-        FQLoadTextEncoder FQQuantizeModel#2 CLIPTextEncode""",
+        """FQLoadDiT FQFuseLoRA
+        - FQQuantizeModel
+        FQLoadTextEncoder FQQuantizeModel#2""",
         """FQLoadDiT.MODEL > FQFuseLoRA.model MODEL
         FQFuseLoRA.MODEL > FQQuantizeModel.model MODEL
-        FQLoadTextEncoder.CLIP > FQQuantizeModel#2.model CLIP
-        FQQuantizeModel#2.model > CLIPTextEncode.clip CLIP""",
-        FQQuantizeModel="scheme: int8_convrot",
+        FQLoadTextEncoder.CLIP > FQQuantizeModel#2.model CLIP""",
+        FQQuantizeModel="scheme: auto",
     ),
     "FQLiveLoRA": wiring(
-        "FQQuantizeModel FQLiveLoRA KSampler",
+        """FQQuantizeModel FQLiveLoRA
+        - KSampler""",
         """FQQuantizeModel.model > FQLiveLoRA.model MODEL
         FQLiveLoRA.MODEL > KSampler.model MODEL""",
         FQQuantizeModel="scheme: auto", FQLiveLoRA="count: 1",
     ),
     "FQVRAMManager": wiring(
-        "FQQuantizeModel FQVRAMManager KSampler",
+        """FQQuantizeModel FQVRAMManager
+        - KSampler""",
         """FQQuantizeModel.model > FQVRAMManager.model MODEL
         FQVRAMManager.MODEL > KSampler.model MODEL""",
         FQVRAMManager="mode: low VRAM",
     ),
     "FQSpeed": wiring(
-        "FQVRAMManager FQSpeed KSampler",
+        """FQVRAMManager FQSpeed
+        - KSampler""",
         """FQVRAMManager.MODEL > FQSpeed.model MODEL
         FQSpeed.MODEL > KSampler.model MODEL""",
         FQSpeed="attention: auto",
     ),
     "FQFreeMemory": wiring(
         """FQVRAMManager KSampler
-        - - FQFreeMemory""",
+        - FQFreeMemory""",
         """FQVRAMManager.MODEL > KSampler.model MODEL
         KSampler.LATENT > FQFreeMemory.any LATENT
         FQVRAMManager.MODEL > FQFreeMemory.model MODEL""",
     ),
     "FQSaveModel": wiring(
-        "FQFuseLoRA FQQuantizeModel FQSaveModel",
+        """FQFuseLoRA FQQuantizeModel
+        - FQSaveModel""",
         """FQFuseLoRA.MODEL > FQQuantizeModel.model MODEL
         FQQuantizeModel.model > FQSaveModel.model MODEL""",
     ),
@@ -143,18 +148,17 @@ WIRINGS = {
     ),
     "FQQuality": wiring(
         """FQFuseLoRA FQQuantizeModel
-        - - FQQuality""",
+        - FQQuality""",
         """FQFuseLoRA.MODEL > FQQuantizeModel.model MODEL
-        FQFuseLoRA.MODEL > FQQuality.reference MODEL
-        FQQuantizeModel.model > FQQuality.model MODEL""",
+        FQQuantizeModel.model > FQQuality.model MODEL
+        FQFuseLoRA.MODEL > FQQuality.reference MODEL""",
         FQQuality="level: normal",
     ),
     "FQBenchmark": wiring(
-        """FQLoadDiT FQBenchmark PreviewImage
-        - - PreviewAny""",
+        """FQLoadDiT FQBenchmark
+        - PreviewImage""",
         """FQLoadDiT.MODEL > FQBenchmark.model MODEL
-        FQBenchmark.chart > PreviewImage.images IMAGE
-        FQBenchmark.report > PreviewAny.source STRING""",
+        FQBenchmark.chart > PreviewImage.images IMAGE""",
         FQBenchmark="what: kernels",
     ),
 }  # fmt: skip

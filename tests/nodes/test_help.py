@@ -40,10 +40,17 @@ def messages(language: str, name: str = "nodeDefs") -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def rows(text: str) -> list[tuple[list[str], list[str]]]:
-    """The code in the first two cells of every row of the page's tables."""
-    cells = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("|")]
-    return [tuple(re.findall("`([^`]*)`", cell) for cell in row) for row in cells]  # type: ignore[misc]
+def told(text: str) -> list[tuple[list[str], list[str]]]:
+    """(names, defaults) of every item of the page's lists of inputs.
+
+    `- **`name`** (default `value`): ...`, several names and values too.
+    """
+    heads = [re.split(": |\uff1a", line, maxsplit=1)[0] for line in text.splitlines()]
+    parts = [re.split("default |默认 ", head) for head in heads if head.startswith("- ")]
+    return [
+        (re.findall(r"\*\*`(\w+)`\*\*", part[0]), re.findall("`([^`]*)`", "".join(part[1:])))
+        for part in parts
+    ]
 
 
 def default(facts: Any, language: str) -> str | None:
@@ -64,20 +71,20 @@ def default(facts: Any, language: str) -> str | None:
 @pytest.mark.parametrize("node", NODES)
 def test_a_page_tells_every_input_with_its_default(node: str, language: str) -> None:
     text, names = page(node, language), messages(language)[node]["inputs"]
-    told = rows(text)
+    items = told(text)
     for name, facts in locales.inputs(NODES[node]["input"]):
         leaf = name.rpartition(".")[2]
         if re.search(r"_[2-9]$|_10$", leaf):
             continue  # the growing list is told by its first
         assert f"`{leaf}`" in text, leaf
         if language == "zh":
-            assert f"{names[locales.key(name)]['name']} `{leaf}`" in text, leaf
+            assert f"{names[locales.key(name)]['name']} **`{leaf}`**" in text, leaf
         found = [
             defaults[inputs.index(leaf)] if len(defaults) > 1 else "".join(defaults)
-            for inputs, defaults in told
+            for inputs, defaults in items
             if leaf in inputs
         ]
-        assert found or "." in name, leaf
+        assert found or leaf in ("lora_1", "strength_1"), leaf  # the list's own item may tell them
         assert not found or default(facts, language) in (found[0], None), (leaf, found)
 
 
@@ -132,8 +139,9 @@ def test_numbers_are_those_of_the_result_files(language: str) -> None:
     for row in files["rows"]:
         if row["contender"] == "fusequant":
             error, memory = f"{row['weight_error']:.4f}", f"{row['private_peak_bytes'] / 1e6:.0f}"
-            line = f"| `{row['scheme']}` | {row['median_s']:.1f} s | {memory} MB | {error} |"
-            assert line in convert
+            line = f"^- \\*\\*`{row['scheme']}`.* {memory} MB.* {error}$"
+            (said,) = re.findall(line, convert, re.MULTILINE)
+            assert f"{row['median_s']:.1f} s" in said
             assert f"`{row['scheme']}` {error}" in quantize
     jobs = {(row["job"], row.get("scheme"), row.get("cache")): row for row in host["rows"]}
     assert f"{jobs['quantize', 'int8', 'off']['seconds']:.1f} s" in quantize
