@@ -26,7 +26,7 @@ unit: $(READY)
 
 # The same pack inside a real ComfyUI; says loudly when there is none.
 live: $(READY)
-	$(BIN)/python -m pytest -m live
+	$(BIN)/python -m pytest -m live tests/live -n 2 --dist loadfile
 
 # A batch of twenty on two Ray workers of this machine, one of them killed in the middle.
 fleet: $(READY)

@@ -32,9 +32,10 @@ FLAGS = (
     "--database-url", "sqlite:///:memory:", "--preview-method", "none",
 )  # fmt: skip
 # nothing is looked up on the network; waiting threads leave the cores to others
+SHARE = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1",
-    "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1",
+    "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(SHARE), "PYTHONUNBUFFERED": "1",
 }  # fmt: skip
 START_S, PROMPT_S, STOP_S, POLL_S = 120.0, 180.0, 10.0, 0.05
 
