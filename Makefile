@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types unit live fleet bench clean
+.PHONY: demo test lint types unit live fleet install-test bench clean
 
 demo: $(READY)
 	$(BIN)/fusequant demo --out demo
@@ -32,6 +32,10 @@ live: $(READY)
 fleet: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[fleet]"
 	$(BIN)/python -m pytest -m fleet tests/fleet
+
+# ComfyUI-Manager installs the pack into a clean copy of the ComfyUI at COMFYUI_PATH; needs PyPI.
+install-test: $(READY)
+	PYTHON=$(BIN)/python tests/install/run
 
 bench: $(READY)
 	$(BIN)/fusequant bench files --json

@@ -1,12 +1,13 @@
-"""README.md in, the same with its generated sections made again out: `python make_readme.py`.
+"""README.md and pages of docs/ in, the same with their generated sections made again out.
 
-A section lies between `<!-- NAME -->` and `<!-- /NAME -->`; SECTIONS says what makes each.
+`python make_readme.py`. A section lies between `<!-- NAME -->` and `<!-- /NAME -->`; PAGES says
+which page has which, and what makes each.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fusequant.engine import devices
@@ -17,6 +18,8 @@ from fusequant.engine.measure.table import markdown_table
 ROOT = Path(__file__).resolve().parent.parent
 ORDERS = ("quantize_then_lora", "fused_quantized")  # the wrong one first
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
+RESULTS_FROM_DOCS = "../benchmarks/results"
+ADVICE, INSTALL = ROOT / "docs" / "advice.md", ROOT / "docs" / "install.md"
 
 
 def newest(benchmark: str) -> tuple[Path, Result]:
@@ -25,11 +28,11 @@ def newest(benchmark: str) -> tuple[Path, Result]:
     return path, read_result(path)
 
 
-def where(path: Path, result: Result) -> str:
-    """The file, and the machine that it was measured on."""
+def where(path: Path, result: Result, folder: str = "benchmarks/results") -> str:
+    """The file, and the machine that it was measured on; `folder` as seen from the page."""
     facts = result.hardware
     machine = f"{facts['cpu']}, {facts['cores']} cores, torch {facts['torch']}"
-    return f"[{path.name}](benchmarks/results/{path.name}): {machine}."
+    return f"[{path.name}]({folder}/{path.name}): {machine}."
 
 
 def files_table() -> str:
@@ -98,35 +101,89 @@ def order_tables() -> str:
     )
 
 
-SECTIONS: dict[str, Callable[[], str]] = {
+def host_table() -> str:
+    """Quantizing a model and changing a LoRA in ComfyUI, each beside the way that it saves."""
+    path, result = newest("host")
+    jobs = {(r["job"], r.get("scheme"), r.get("cache")): r for r in result.rows}
+    rows = []
+    for cache in ("off", "on"):
+        row = jobs["quantize", "int8", cache]
+        memory = f"{row['over_baseline_bytes'] / 1e9:.2f} GB"
+        rows.append((f"Quantize Model, `int8`, cache {cache}", f"{row['seconds']:.1f} s", memory))
+    for scheme in ("int8", "fp8"):
+        for job, node in (("stock_lora", "stock LoRA loader"), ("live_lora", "Live LoRA")):
+            row = jobs[job, scheme, None]
+            said = f"a new strength on `{scheme}` weights, {node}"
+            rows.append((said, f"{row['change_s']:.2f} s", ""))
+    start, stock = jobs["cached_start", "int8", None], jobs["stock_start", "int8", None]
+    rows += [
+        (
+            "Queue to first step, `int8` recipe in the cache",
+            f"{start['warm_start_s']:.2f} s; reading its file once: {start['warm_read_s']:.2f} s",
+            f"{start['over_baseline_bytes'] / 1e9:.2f} GB",
+        ),
+        ("the same behind ComfyUI's own loader", f"{stock['start_s']:.2f} s", ""),
+    ]
+    head = ("", "time", "private memory over the loaded model")
+    return f"{markdown_table(head, rows)}\n\n{where(path, result)}"
+
+
+def install_table() -> str:
+    """What an installation takes, step by step, in each way that was run."""
+    path = max(RESULTS.glob("*-install.json"))
+    result = read_result(path)
+    rows = [
+        (f"`{row['way']}`", row["step"], f"{row['seconds']:.1f} s", row["said"])
+        for row in result.rows
+        if row["seconds"] > 0
+    ]
+    facts = result.hardware
+    told = f"ComfyUI {facts['comfyui']}, ComfyUI-Manager {facts['comfyui_manager']}."
+    head = ("way", "step", "time", "the end of what it said")
+    return f"{markdown_table(head, rows)}\n\n{where(path, result, RESULTS_FROM_DOCS)} {told}"
+
+
+Sections = Mapping[str, Callable[[], str]]
+
+SECTIONS: Sections = {
     "devices": devices.table,
+    "files": files_table,
+    "order": order_tables,
+    "host": host_table,
+}
+ADVICE_SECTIONS: Sections = {
     "tiers": guide.tiers,
     "modes": modes_table,
     "decisions": guide.decisions,
-    "speed": lambda: guide.speed("benchmarks/results"),
-    "files": files_table,
-    "order": order_tables,
+    "speed": lambda: guide.speed(RESULTS_FROM_DOCS),
+}
+INSTALL_SECTIONS: Sections = {"install": install_table}
+PAGES: dict[Path, Sections] = {
+    README: SECTIONS,
+    ADVICE: ADVICE_SECTIONS,
+    INSTALL: INSTALL_SECTIONS,
 }
 
 
-def filled(text: str) -> str:
-    """The text of a README with every section of SECTIONS replaced by what makes it."""
-    for name, make in SECTIONS.items():
+def filled(text: str, sections: Sections = SECTIONS) -> str:
+    """The text of a page with every section replaced by what makes it."""
+    for name, make in sections.items():
         opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, found, rest = text.partition(opening)
         _, ended, after = rest.partition(closing)
         if not (found and ended):
-            raise ValueError(f"README.md has no section between {opening} and {closing}")
+            raise ValueError(f"the page has no section between {opening} and {closing}")
         text = f"{before}{opening}\n\n{make()}\n\n{closing}{after}"
     return text
 
 
 def main() -> int:
-    """Write README.md again where a section has changed; 0 in any case."""
-    old = README.read_text(encoding="utf-8")
-    new = filled(old)
-    if new != old:
-        README.write_text(new, encoding="utf-8")
+    """Write the pages again where a section has changed; 0 in any case."""
+    for page, sections in PAGES.items():
+        old = page.read_text(encoding="utf-8")
+        new = filled(old, sections)
+        if new != old:
+            page.write_text(new, encoding="utf-8")
     return 0
 
 

@@ -99,8 +99,8 @@ def test_each_decision_is_a_reason_where_it_holds_and_a_line_of_the_tree(
     assert row.answer in found.best.reasons
     if row is not DECISIONS[0]:
         assert row.answer not in ELSEWHERE.best.reasons
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"{row.question}\n    -> {row.answer}" in readme
+    page = (ROOT / "docs" / "advice.md").read_text(encoding="utf-8")
+    assert f"{row.question}\n    -> {row.answer}" in page
 
 
 def test_no_case_is_left_over() -> None:
