@@ -128,28 +128,59 @@ def test_pictures_show_slots_that_are_there() -> None:
                 assert groups[link.end[1]][0] in (link.kind, "COMFY_MATCHTYPE_V3"), link
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_numbers_are_those_of_the_result_files(language: str) -> None:
+def newest(benchmark: str) -> tuple[str, list[dict[str, Any]]]:
+    """(name, rows) of the newest result file of a benchmark."""
+    path = max(RESULTS.glob(f"*-{benchmark}-cpu.json"))
+    return path.name, json.loads(path.read_text(encoding="utf-8"))["rows"]
+
+
+def test_every_result_file_that_a_page_names_is_there() -> None:
     for node in NODES:
-        for name in re.findall(r"[\w.-]+\.json", page(node, language)):
-            assert (RESULTS / name).is_file(), (node, name)
-    files = json.loads((RESULTS / "2026-11-21-files-cpu.json").read_text(encoding="utf-8"))
-    host = json.loads((RESULTS / "2026-11-21-host-cpu.json").read_text(encoding="utf-8"))
+        for language in LANGUAGES:
+            for name in re.findall(r"[\w.-]+\.json", page(node, language)):
+                assert (RESULTS / name).is_file(), (node, language, name)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_numbers_of_a_conversion_are_the_files(language: str) -> None:
     convert, quantize = page("FQConvert", language), page("FQQuantizeModel", language)
-    for row in files["rows"]:
+    name, rows = newest("files")
+    assert name in convert and name in quantize
+    for row in rows:
         if row["contender"] == "fusequant":
             error, memory = f"{row['weight_error']:.4f}", f"{row['private_peak_bytes'] / 1e6:.0f}"
             line = f"^- \\*\\*`{row['scheme']}`.* {memory} MB.* {error}$"
             (said,) = re.findall(line, convert, re.MULTILINE)
             assert f"{row['median_s']:.1f} s" in said
             assert f"`{row['scheme']}` {error}" in quantize
-    jobs = {(row["job"], row.get("scheme"), row.get("cache")): row for row in host["rows"]}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_numbers_of_the_nodes_are_the_files(language: str) -> None:
+    live, quantize = page("FQLiveLoRA", language), page("FQQuantizeModel", language)
+    name, rows = newest("host")
+    assert name in live and name in quantize
+    jobs = {(row["job"], row.get("scheme"), row.get("cache")): row for row in rows}
+    start = jobs["cached_start", "int8", None]
     assert f"{jobs['quantize', 'int8', 'off']['seconds']:.1f} s" in quantize
-    assert f"{jobs['cached_start', 'int8', None]['quantize_s']:.1f} s" in quantize
-    live = page("FQLiveLoRA", language)
+    assert f"{start['warm_start_s']:.1f} s" in quantize
+    assert f"{start['cold_start_s']:.1f} s" in quantize
+    assert f"{start['cold_page_in_s']:.1f} s" in quantize
     for scheme in ("int8", "fp8"):
         assert f"{jobs['live_lora', scheme, None]['change_s']:.2f} s" in live
         assert f"{jobs['stock_lora', scheme, None]['change_s']:.0f} s" in live
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_numbers_of_the_order_are_the_files(language: str) -> None:
+    fuse = page("FQFuseLoRA", language)
+    name, rows = newest("order")
+    assert name in fuse
+    errors = {(row["strategy"], row["scheme"]): row["weight_error"] for row in rows}
+    between = {"en": r"\s+and\s+", "zh": " 和 "}[language]
+    for scheme in ("fp8", "int8_convrot", "int4_g128"):
+        fused, after = (errors[name, scheme] for name in ("fused_quantized", "quantize_then_lora"))
+        assert re.search(f"`{scheme}` {fused:.4f}{between}{after:.4f}", fuse), scheme
 
 
 def test_speed_is_told_as_the_advisor_tells_it() -> None:
