@@ -152,6 +152,8 @@ def _link_packages(first: Comfy, bed: Bed) -> None:
 class Started(ComfyServer):
     """ComfyUI as it was installed: its own folders, and in custom_nodes what was put there."""
 
+    limit_s = 400.0  # nothing is compiled yet, and pip may have left the disk busy
+
     def __init__(self, bed: Bed, flags: tuple[str, ...] = ()) -> None:
         super().__init__(bed.comfy, bed.comfy.path, flags)
 
