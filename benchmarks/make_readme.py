@@ -16,6 +16,7 @@ from fusequant.engine.measure.results import Result, read_result
 from fusequant.engine.measure.table import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
+ORDERS = ("quantize_then_lora", "fused_quantized")  # the wrong one first
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
 RESULTS_FROM_DOCS = "../benchmarks/results"
 ADVICE, INSTALL = ROOT / "docs" / "advice.md", ROOT / "docs" / "install.md"
@@ -66,6 +67,40 @@ def modes_table() -> str:
     return guide.modes(next(error for error in errors if error))
 
 
+def order_tables() -> str:
+    """What the order does to the error of each scheme, and what each order costs."""
+    path, result = newest("order")
+    rows = {(row["scheme"], row["strategy"]): row for row in result.rows}
+    schemes = dict.fromkeys(scheme for scheme, _ in rows if scheme != "none")
+
+    def pair(scheme: str, what: str) -> tuple[str, str]:
+        after, fused = (rows[scheme, name][what] for name in ORDERS)
+        return f"{after:.4f}", f"{fused:.4f}"
+
+    errors = [
+        (f"`{scheme}`", *pair(scheme, "weight_error"), *pair(scheme, "output_error"))
+        for scheme in schemes
+    ]
+    head = ("", "weight: LoRA after", "fused first", "output: LoRA after", "fused first")
+    costs = [
+        (
+            row["strategy"],
+            "" if row["scheme"] == "none" else f"`{row['scheme']}`",
+            f"{row['load_s']:.2f} s",
+            f"{1000 * row['step_s']:.0f} ms",
+            f"{row['first_switch_s']:.2f} s",
+            f"{row['switch_s']:.2f} s",
+            f"{(row['peak_bytes'] or 0) / 1e6:.0f} MB",
+        )
+        for row in result.rows
+        if row["scheme"] in ("none", "int8")
+    ]
+    told = ("order", "", "load", "a step", "new strength", "one used before", "private memory")
+    return "\n\n".join(
+        [markdown_table(head, errors), markdown_table(told, costs), where(path, result)]
+    )
+
+
 def host_table() -> str:
     """Quantizing a model and changing a LoRA in ComfyUI, each beside the way that it saves."""
     path, result = newest("host")
@@ -80,6 +115,15 @@ def host_table() -> str:
             row = jobs[job, scheme, None]
             said = f"a new strength on `{scheme}` weights, {node}"
             rows.append((said, f"{row['change_s']:.2f} s", ""))
+    start, stock = jobs["cached_start", "int8", None], jobs["stock_start", "int8", None]
+    rows += [
+        (
+            "Queue to first step, `int8` recipe in the cache",
+            f"{start['warm_start_s']:.2f} s; reading its file once: {start['warm_read_s']:.2f} s",
+            f"{start['over_baseline_bytes'] / 1e9:.2f} GB",
+        ),
+        ("the same behind ComfyUI's own loader", f"{stock['start_s']:.2f} s", ""),
+    ]
     head = ("", "time", "private memory over the loaded model")
     return f"{markdown_table(head, rows)}\n\n{where(path, result)}"
 
@@ -104,6 +148,7 @@ Sections = Mapping[str, Callable[[], str]]
 SECTIONS: Sections = {
     "devices": devices.table,
     "files": files_table,
+    "order": order_tables,
     "host": host_table,
 }
 ADVICE_SECTIONS: Sections = {
