@@ -49,6 +49,7 @@ class Step:
 
 STEPS: list[Step] = []  # of all ways, in the order in which they ran
 VERSIONS: dict[str, str] = {}  # what was installed with what
+WENT: set[str] = set()  # the ways that were gone to their end
 
 
 @dataclass
@@ -97,6 +98,11 @@ class Bed:
     def note(self, step: str, seconds: float, line: str = "") -> None:
         """Remember a step that was timed elsewhere."""
         STEPS.append(Step(self.way, step, round(seconds, 2), line))
+
+    def done(self) -> None:
+        """The end of the way was reached: its times may be recorded, and the copy can go."""
+        WENT.add(self.way)
+        shutil.rmtree(self.base)
 
     def python(self, step: str, *arguments: str, cwd: Path | None = None, last: str = "") -> str:
         """The same with the copy's own interpreter."""

@@ -63,7 +63,7 @@ def test_manager_installs_a_git_address(clean: Callable[[str], Bed], address: st
     assert "[INSTALLED]" in said
     assert (bed.pack / ".git").is_dir()
     starts_with_every_node(bed)
-    shutil.rmtree(bed.base)
+    bed.done()
 
 
 def test_manager_installs_the_zip_of_the_registry(
@@ -89,7 +89,7 @@ def test_manager_installs_the_zip_of_the_registry(
     assert (bed.pack / ".tracking").read_text(encoding="utf-8").splitlines() == names
     assert not (bed.pack / "tests").exists()
     starts_with_every_node(bed)
-    shutil.rmtree(bed.base)
+    bed.done()
 
 
 def test_a_newcomer_has_a_picture(clean: Callable[[str], Bed], address: str) -> None:
@@ -114,4 +114,4 @@ def test_a_newcomer_has_a_picture(clean: Callable[[str], Bed], address: str) -> 
     assert picture.stat().st_size > 10_000  # 256 x 256 of noise: not one color
     total = sum(step.seconds for step in STEPS if step.way == bed.way)
     bed.note("all of it", total + time.monotonic() - started, picture.name)
-    shutil.rmtree(bed.base)
+    bed.done()
