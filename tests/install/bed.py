@@ -110,8 +110,8 @@ class Bed:
 
 
 def said(text: str, word: str) -> str:
-    """The last line of a text that has a word in it, without colors."""
-    lines = [line.strip() for line in text.splitlines() if word in line and line.strip()]
+    """The last line of a text that has the word in it; nothing without a word."""
+    lines = [line.strip() for line in text.splitlines() if word and word in line]
     return lines[-1][:200] if lines else ""
 
 
