@@ -112,7 +112,7 @@ class Bed:
 def said(text: str, word: str) -> str:
     """The last line of a text that has the word in it; nothing without a word."""
     lines = [line.strip() for line in text.splitlines() if word and word in line]
-    return lines[-1][:200] if lines else ""
+    return " ".join(lines[-1].split())[:200] if lines else ""
 
 
 def make_bed(way: str, first: Comfy, base: Path) -> Bed:

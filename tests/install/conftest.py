@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -79,7 +80,8 @@ def _record() -> Path:
     kept = [row for row in before.rows if row["way"] not in WENT] if before else []
     rows = [asdict(step) for step in STEPS if step.way in WENT]
     facts = {**(before.hardware if before else {}), **hardware(), **VERSIONS}
-    said = {"network": "PyPI alone"}
+    load = f"{os.getloadavg()[0]:.0f}" if hasattr(os, "getloadavg") else "unknown"
+    said = {"network": "PyPI alone", "load_average": load}
     return write_as(path, Result("install", date, [*kept, *rows], facts, _commit(), said))
 
 

@@ -24,7 +24,8 @@ CONTRACT = ROOT / "tests" / "contracts" / "nodes.json"
 TELL_NOBODY = "--no-enable-telemetry"
 ASK = """
 import importlib.metadata as m, json, comfyui_version
-names = ("comfyui_manager", "comfy_cli", "torch", "torchao", "optimum-quanto", "matplotlib")
+names = ("comfyui_manager", "comfy_cli", "comfy-kitchen", "torch", "torchao", "optimum-quanto",
+         "matplotlib")
 found = {n.replace("-", "_"): m.version(n) for n in names if list(m.distributions(name=n))}
 print(json.dumps({**found, "comfyui": comfyui_version.__version__}))
 """
