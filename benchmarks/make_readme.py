@@ -138,7 +138,10 @@ def install_table() -> str:
         if row["seconds"] > 0
     ]
     facts = result.hardware
-    told = f"ComfyUI {facts['comfyui']}, ComfyUI-Manager {facts['comfyui_manager']}."
+    told = (
+        f"ComfyUI {facts['comfyui']}, ComfyUI-Manager {facts['comfyui_manager']}. Other work was "
+        f"on the machine: load average {result.settings['load_average']}."
+    )
     head = ("way", "step", "time", "the end of what it said")
     return f"{markdown_table(head, rows)}\n\n{where(path, result, RESULTS_FROM_DOCS)} {told}"
 

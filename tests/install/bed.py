@@ -49,6 +49,7 @@ class Step:
 
 STEPS: list[Step] = []  # of all ways, in the order in which they ran
 VERSIONS: dict[str, str] = {}  # what was installed with what
+WENT: set[str] = set()  # the ways that were gone to their end
 
 
 @dataclass
@@ -98,15 +99,20 @@ class Bed:
         """Remember a step that was timed elsewhere."""
         STEPS.append(Step(self.way, step, round(seconds, 2), line))
 
+    def done(self) -> None:
+        """The end of the way was reached: its times may be recorded, and the copy can go."""
+        WENT.add(self.way)
+        shutil.rmtree(self.base)
+
     def python(self, step: str, *arguments: str, cwd: Path | None = None, last: str = "") -> str:
         """The same with the copy's own interpreter."""
         return self.run(step, str(self.comfy.python), *arguments, cwd=cwd, last=last)
 
 
 def said(text: str, word: str) -> str:
-    """The last line of a text that has a word in it, without colors."""
-    lines = [line.strip() for line in text.splitlines() if word in line and line.strip()]
-    return lines[-1][:200] if lines else ""
+    """The last line of a text that has the word in it; nothing without a word."""
+    lines = [line.strip() for line in text.splitlines() if word and word in line]
+    return " ".join(lines[-1].split())[:200] if lines else ""
 
 
 def make_bed(way: str, first: Comfy, base: Path) -> Bed:
@@ -151,6 +157,8 @@ def _link_packages(first: Comfy, bed: Bed) -> None:
 
 class Started(ComfyServer):
     """ComfyUI as it was installed: its own folders, and in custom_nodes what was put there."""
+
+    limit_s = 400.0  # nothing is compiled yet, and pip may have left the disk busy
 
     def __init__(self, bed: Bed, flags: tuple[str, ...] = ()) -> None:
         super().__init__(bed.comfy, bed.comfy.path, flags)

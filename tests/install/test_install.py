@@ -24,7 +24,8 @@ CONTRACT = ROOT / "tests" / "contracts" / "nodes.json"
 TELL_NOBODY = "--no-enable-telemetry"
 ASK = """
 import importlib.metadata as m, json, comfyui_version
-names = ("comfyui_manager", "comfy_cli", "torch", "torchao", "optimum-quanto", "matplotlib")
+names = ("comfyui_manager", "comfy_cli", "comfy-kitchen", "torch", "torchao", "optimum-quanto",
+         "matplotlib")
 found = {n.replace("-", "_"): m.version(n) for n in names if list(m.distributions(name=n))}
 print(json.dumps({**found, "comfyui": comfyui_version.__version__}))
 """
@@ -63,7 +64,7 @@ def test_manager_installs_a_git_address(clean: Callable[[str], Bed], address: st
     assert "[INSTALLED]" in said
     assert (bed.pack / ".git").is_dir()
     starts_with_every_node(bed)
-    shutil.rmtree(bed.base)
+    bed.done()
 
 
 def test_manager_installs_the_zip_of_the_registry(
@@ -89,7 +90,7 @@ def test_manager_installs_the_zip_of_the_registry(
     assert (bed.pack / ".tracking").read_text(encoding="utf-8").splitlines() == names
     assert not (bed.pack / "tests").exists()
     starts_with_every_node(bed)
-    shutil.rmtree(bed.base)
+    bed.done()
 
 
 def test_a_newcomer_has_a_picture(clean: Callable[[str], Bed], address: str) -> None:
@@ -114,4 +115,4 @@ def test_a_newcomer_has_a_picture(clean: Callable[[str], Bed], address: str) -> 
     assert picture.stat().st_size > 10_000  # 256 x 256 of noise: not one color
     total = sum(step.seconds for step in STEPS if step.way == bed.way)
     bed.note("all of it", total + time.monotonic() - started, picture.name)
-    shutil.rmtree(bed.base)
+    bed.done()

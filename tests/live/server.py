@@ -107,8 +107,10 @@ class ComfyServer:
     """`with ComfyServer(comfy) as server:` starts ComfyUI and kills its process tree at the end.
 
     Without `base` its folders are made in a temporary directory and removed. `start_s` and
-    `start_log` tell how it came up.
+    `start_log` tell how it came up; `limit_s` is how long that may take.
     """
+
+    limit_s = START_S
 
     def __init__(self, comfy: Comfy, base: Path | None = None, flags: tuple[str, ...] = ()) -> None:
         self.comfy = comfy
@@ -164,7 +166,7 @@ class ComfyServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=os.name == "posix",
             )
-        while time.monotonic() - started < START_S:
+        while time.monotonic() - started < self.limit_s:
             if self._process.poll() is not None:
                 raise RuntimeError(f"ComfyUI ended with {self._process.returncode}:\n{self.log()}")
             try:
@@ -175,7 +177,7 @@ class ComfyServer:
                 self.start_s = time.monotonic() - started
                 self.start_log = self.log()
                 return
-        raise TimeoutError(f"ComfyUI did not answer within {START_S:.0f} s:\n{self.log()}")
+        raise TimeoutError(f"ComfyUI did not answer within {self.limit_s:.0f} s:\n{self.log()}")
 
     def stop(self) -> None:
         """End the server and whatever it started; remove the base directory if it is ours."""
