@@ -1,4 +1,4 @@
-"""python -m fusequant.authoring: writes workflows/*.json, their thumbnails and docs/workflows.md."""
+"""`python -m fusequant.authoring` writes workflows/, thumbnails too, and docs/workflows.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main() -> int:
             path.unlink()
     for name, workflow in workflows().items():
         _write(f"{name}.json", text(editor_json(name, workflow.graph)).encode())
-        _write(f"{name}.jpg", thumbnail(workflow.graph))
+        _write(f"{name}.jpg", thumbnail(workflow))
     (ROOT / "docs" / "workflows.md").write_text(page(), encoding="utf-8", newline="\n")
     return 0
 

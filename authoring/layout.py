@@ -37,10 +37,14 @@ class Layout:
     @property
     def bounds(self) -> Box:
         """The box around everything, titles too."""
-        boxes = [*self.nodes.values(), *self.notes.values(), *(box for _, box in self.groups)]
-        left, top = min(b[0] for b in boxes), min(b[1] for b in boxes) - TITLE
-        right, bottom = max(b[0] + b[2] for b in boxes), max(b[1] + b[3] for b in boxes)
-        return left, top, right - left, bottom - top
+        return bounds_of([*self.notes.values(), *(box for _, box in self.groups)])
+
+
+def bounds_of(boxes: list[Box]) -> Box:
+    """The box around boxes, with the bar above them."""
+    left, top = min(b[0] for b in boxes), min(b[1] for b in boxes) - TITLE
+    right, bottom = max(b[0] + b[2] for b in boxes), max(b[1] + b[3] for b in boxes)
+    return left, top, right - left, bottom - top
 
 
 def layout(graph: Graph) -> Layout:

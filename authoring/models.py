@@ -120,8 +120,8 @@ _ROWS: tuple[_Row, ...] = (
      None),
 )  # fmt: skip
 _GATED = (
-    ("flux1-kontext-dev.safetensors", DIFFUSION, "black-forest-labs/FLUX.1-Kontext-dev/resolve/main",
-     16, 23.8),
+    ("flux1-kontext-dev.safetensors", DIFFUSION,
+     "black-forest-labs/FLUX.1-Kontext-dev/resolve/main", 16, 23.8),
 )  # fmt: skip
 
 # published under another name than the one that users keep it by

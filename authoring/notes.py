@@ -15,8 +15,8 @@ from .workflow import Workflow
 
 SHRINK = (
     "Out of memory: a smaller picture, fewer frames, or VRAM Manager on **low VRAM**.",
-    "The whole answer for your card, with reasons: the workflow `tool_flux1-dev_advisor_auto_any`, or "
-    '`fusequant advise --gpu "RTX 4070"`.',
+    "The whole answer for your card, with reasons: the workflow "
+    '`tool_flux1-dev_advisor_auto_any`, or `fusequant advise --gpu "RTX 4070"`.',
 )
 
 

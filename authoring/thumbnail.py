@@ -1,4 +1,4 @@
-"""A laid-out graph in, a small picture of it out: the thumbnail in ComfyUI's template browser."""
+"""A workflow in, a small picture of its graph out: the thumbnail in ComfyUI's template browser."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import io
 from PIL import Image, ImageDraw, ImageFont
 
 from .graph import Graph
-from .layout import TITLE, Box, Layout, layout
+from .layout import TITLE, Box, Layout, bounds_of, layout
+from .workflow import Workflow
 
-SIZE, MARGIN, QUALITY, ZOOM = (640, 360), 10, 78, 2
+SIZE, MARGIN, CAPTION, QUALITY, ZOOM = (640, 360), 8, 62, 80, 2
+CAPTION_SIZES = (24, 15)  # of the model's and task's line, of the scheme's and tier's
 BACKGROUND, GROUP, GROUP_LINE, TEXT = "#1b1b1f", "#25353f", "#3f789e", "#e6e6e6"
-NODE, HEAD, NOTE = "#38383c", "#4a4a52", "#141416"
+NODE, HEAD, DIM = "#38383c", "#4a4a52", "#9db8c8"
 HEADS = {"FQ": "#35607f"}  # ours stand out
 WIRES = {
     "MODEL": "#b39ddb", "CLIP": "#ffd500", "VAE": "#ff6e6e", "CONDITIONING": "#ffa931",
@@ -21,15 +23,15 @@ WIRES = {
 WIRE = "#9a9a9a"
 
 
-def thumbnail(graph: Graph) -> bytes:
-    """A JPEG of SIZE: groups, nodes with their titles, wires in the editor's colors."""
+def thumbnail(workflow: Workflow) -> bytes:
+    """A JPEG of SIZE: what it is, then groups, nodes and wires in the editor's colors."""
+    graph = workflow.graph
     placed = layout(graph)
     board = _Board(placed)
+    board.caption(workflow.name)
     for title, box in placed.groups:
-        board.frame(box, GROUP, GROUP_LINE)
-        board.text((box[0] + 12, box[1] + 8), title, 40)
-    for box in placed.notes.values():
-        board.box(box, NOTE)
+        board.box(box, GROUP, GROUP_LINE)
+        board.text((box[0] + 14, box[1] + 8), title, 44)
     _wires(graph, placed, board)
     for node, box in placed.nodes.items():
         head = next((c for mark, c in HEADS.items() if node.type.name.startswith(mark)), HEAD)
@@ -52,11 +54,11 @@ class _Board:
     """A canvas in the graph's own coordinates, drawn larger and then made small."""
 
     def __init__(self, placed: Layout) -> None:
-        left, top, width, height = placed.bounds
-        room = [ZOOM * (side - 2 * MARGIN) for side in SIZE]
-        self.scale = min(room[0] / width, room[1] / height)
+        left, top, width, height = bounds_of([box for _, box in placed.groups])
+        across, down = ZOOM * (SIZE[0] - 2 * MARGIN), ZOOM * (SIZE[1] - CAPTION - MARGIN)
+        self.scale = min(across / width, down / height)
         self.left = left - (ZOOM * SIZE[0] / self.scale - width) / 2
-        self.top = top - (ZOOM * SIZE[1] / self.scale - height) / 2
+        self.top = top - (ZOOM * CAPTION + (down - height * self.scale) / 2) / self.scale
         self.image = Image.new("RGB", (ZOOM * SIZE[0], ZOOM * SIZE[1]), BACKGROUND)
         self.draw = ImageDraw.Draw(self.image)
 
@@ -70,9 +72,16 @@ class _Board:
         corners = [*self.at(x, y), *self.at(x + width, y + height)]
         self.draw.rounded_rectangle(corners, radius=12 * self.scale, fill=fill, outline=outline)
 
-    def frame(self, box: Box, fill: str, outline: str) -> None:
-        """A group."""
-        self.box(box, fill, outline)
+    def caption(self, name: str) -> None:
+        """The name of a workflow in words: model and task, scheme and tier."""
+        _, model, task, scheme, tier = (part.replace("-", " ") for part in name.split("_"))
+        y = 8
+        for said, size, fill in zip(
+            (f"{model}: {task}", f"{scheme}, {tier}"), CAPTION_SIZES, (TEXT, DIM), strict=True
+        ):
+            font = ImageFont.load_default(ZOOM * size)
+            self.draw.text((ZOOM * 12, ZOOM * y), said, fill=fill, font=font)
+            y += size + 6
 
     def text(self, place: tuple[float, float], said: str, size: int) -> None:
         """A line of text; nothing where it would be too small to be seen."""

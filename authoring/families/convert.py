@@ -31,8 +31,12 @@ CONVERSIONS = (
     Conversion("image", "qwen-edit-2511", "qwen-image-edit-2511", ((SOURCE, ((LIGHTNING, 1.0),)),)),
     Conversion("image", "flux1-dev", "flux1-dev", ((file("flux1-dev"), HYPER),)),
     Conversion("image", "flux1-schnell", "flux1-schnell", ((file("flux1-schnell"), ()),)),
-    Conversion("image", "flux2-klein-4b", "flux2-klein-4b", ((file("flux-2-klein-4b"), ()),), "8gb"),
-    Conversion("image", "z-image-turbo", "z-image-turbo", ((file("z_image_turbo_bf16"), ()),), "8gb"),
+    Conversion(
+        "image", "flux2-klein-4b", "flux2-klein-4b", ((file("flux-2-klein-4b"), ()),), "8gb"
+    ),
+    Conversion(
+        "image", "z-image-turbo", "z-image-turbo", ((file("z_image_turbo_bf16"), ()),), "8gb"
+    ),
     Conversion(
         "video", "wan22-i2v", "wan2.2-i2v-14b",
         tuple((SOURCES[noise], ((LORAS[noise], 1.0),)) for noise in NOISES),

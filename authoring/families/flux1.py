@@ -1,4 +1,4 @@
-"""FLUX.1 dev and schnell, text to image, on small, middling and large cards and on Apple silicon."""
+"""FLUX.1 dev and schnell, text to image, on small, middling and large cards and on Macs."""
 
 from __future__ import annotations
 

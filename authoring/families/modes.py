@@ -1,4 +1,4 @@
-"""The modes of DiffSynth's scripts by their names: LoRA apart or fused, weights here or streamed."""
+"""The modes of DiffSynth's scripts by their names: LoRA apart or fused, weights streamed or not."""
 
 from __future__ import annotations
 
