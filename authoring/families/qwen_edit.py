@@ -22,6 +22,7 @@ PUBLISHED = {
     "int8_convrot": file("qwen_image_edit_2511_int8_convrot"),
     "fp8": file("qwen_image_edit_2511_fp8mixed"),
 }
+OTHER = PUBLISHED["fp8"]
 SHIFT = 3.1
 PROMPT = "Make it a watercolor painting, keep the composition"
 INFLATED = "inflate the object in the picture, glossy balloon material"
@@ -71,8 +72,8 @@ def quick(tier: Tier) -> Workflow:
         card=f"{tier.title} ({tier.card})",
         choices=(choice,),
         changes=(
-            "Another published file: fp8mixed suits RTX 40 and 50 alike, int8_convrot also RTX 20 "
-            "and 30. Pick it in Load FP8 DiT; nothing else changes.",
+            f"Another published file: [{OTHER.name}]({OTHER.url}) for RTX 40 and 50; "
+            "int8_convrot also suits RTX 20 and 30. Pick it in Load FP8 DiT; nothing else changes.",
             "Another strength of the LoRA quantizes nothing: change it and queue again.",
             "Better than this: the workflow `edit-fused`, where Lightning is rounded once.",
         ),
