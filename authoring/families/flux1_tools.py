@@ -1,6 +1,6 @@
 """FLUX.1 Fill, Kontext, Depth, Canny and Redux on 10 to 12 GB: each starts from its 16-bit file.
 
-Fill, Kontext, Depth and Canny have dev's layers, so dev's header stands in where needs are predicted.
+Fill, Kontext, Depth and Canny have dev's layers: dev's header stands in where needs are predicted.
 """
 
 from __future__ import annotations
