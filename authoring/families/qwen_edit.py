@@ -35,7 +35,8 @@ def edit(
     """A loaded picture and a sentence -> the edited picture, saved."""
     decoder = parts.vae(graph, VAE)
     with graph.step("Prompt"):
-        picture = picture or graph.add("LoadImage", "Picture to edit", image="example.png")
+        if picture is None:
+            picture = graph.add("LoadImage", "Picture to edit", image="example.png")
         scaled = graph.add("FluxKontextImageScale", image=picture)
         positive, negative = (
             graph.add(
