@@ -61,7 +61,7 @@ def quick(tier: Tier) -> Workflow:
     live = Wanted(SPEC, (DISTILL, STYLE), schemes=tuple(PUBLISHED))
     choice = choose(tier, live)
     graph = Graph()
-    model = parts.load(graph, PUBLISHED[choice.scheme])
+    model: Model = parts.load(graph, PUBLISHED[choice.scheme])
     text = parts.text_encoder(graph, (TEXT_8,), "qwen_image", device=choice.text_device)
     model = parts.live(graph, model, ((LIGHTNING, 1.0),))
     edit(graph, parts.vram(graph, model, choice), text, PROMPT, steps=4, cfg=1.0)
