@@ -14,6 +14,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -30,6 +31,11 @@ FLAGS = (
     "--mute-audio", "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )  # fmt: skip
 ANSWER_S, STOP_S, FREE_DESCRIPTOR = 60.0, 10.0, 20
+# a shell cannot give two-digit descriptors away, and 3 and 4 may be in use here
+LAUNCH = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); "
+    "os.execvp(sys.argv[3], sys.argv[3:])"
+)
 
 
 def find() -> str | None:
@@ -122,12 +128,11 @@ class Chromium:
     def __enter__(self) -> Chromium:
         hears, self._to = os.pipe()
         self._from, says = os.pipe()
-        # high numbers, so that 3 and 4 are free for the shell to give away
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, FREE_DESCRIPTOR) for end in (hears, says)]
         root = ["--no-sandbox"] if os.geteuid() == 0 else []
         command = [self.program, *FLAGS, *root, f"--user-data-dir={self.profile}", "about:blank"]
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$@" 3<&{ends[0]} 4>&{ends[1]}', "sh", *command],
+            [sys.executable, "-I", "-c", LAUNCH, *map(str, ends), *command],
             pass_fds=ends,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
