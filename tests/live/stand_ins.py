@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +20,7 @@ from . import tiny
 from .comfy import Comfy
 from .inprocess import run_inside
 from .small_sizes.sizes import ENCODERS, FEED, HEAD, TEXT, TOWERS, VISION, WIDTH
+from .stand_in_dialects import control_lora, quantized
 
 Shapes = tiny.Shapes
 
@@ -153,17 +155,33 @@ class StandIns:
         target = self.models / folder / name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.link(self.kind(folder, kind), target)
+            os.link(self.kind(folder, kind, target.suffix), target)
+            if target.suffix == ".pth" and folder == "text_encoders":
+                self.tokenizer()
         self.used.add(kind)
         return target
 
-    def kind(self, folder: str, kind: str) -> Path:
-        """The one file of a kind."""
-        path = self.kept / f"{folder}-{kind}.safetensors"
+    def kind(self, folder: str, kind: str, end: str = ".safetensors") -> Path:
+        """The one file of a kind; `plain kind: dialect` is one of another quantized."""
+        path = self.kept / f"{folder}-{kind.replace(':', '')}{end}"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            getattr(self, f"_{folder}")(path, kind)
+            plain, _, dialect = kind.partition(": ")
+            if dialect:
+                quantized(self.kind(folder, plain), path, dialect)
+            else:
+                getattr(self, f"_{folder}")(path, kind)
         return path
+
+    def tokenizer(self) -> None:
+        """The tokenizer beside text encoders that carry none, as Wan's release has it."""
+        path = self.models / "text_encoders" / "spiece.model"
+        if not path.exists():
+            path.write_bytes(self._words())
+
+    def _words(self) -> bytes:
+        places = self.comfy.path / "comfy" / "text_encoders" / "t5_pile_tokenizer"
+        return (places / "tokenizer.model").read_bytes()
 
     # --- by folder ---
 
@@ -172,12 +190,18 @@ class StandIns:
 
     def _loras(self, path: Path, kind: str) -> None:
         family, spelling = kind.split(" ")
-        tiny.lora(path, self.kind("diffusion_models", family), spelling, rank=4)
+        model = self.kind("diffusion_models", family)
+        if spelling == "control":
+            control_lora(model, path)
+        else:
+            tiny.lora(path, model, spelling, rank=4)
 
     def _text_encoders(self, path: Path, kind: str) -> None:
         ENCODER_FILES[kind](path)
         if kind == "umt5":
             self._umt5(path)
+        elif kind == "qwen3-vl":
+            self._asked(path, kind)
 
     def _clip_vision(self, path: Path, kind: str) -> None:
         tiny.write(path, _tower(kind), 0, torch.bfloat16)
@@ -188,23 +212,24 @@ class StandIns:
         tiny.write(path, shapes, 0, torch.bfloat16)
 
     def _umt5(self, path: Path) -> None:
-        places = self.comfy.path / "comfy" / "text_encoders" / "t5_pile_tokenizer"
-        words = (places / "tokenizer.model").read_bytes()
-        tiny.t5(path, TEXT, heads=2, feed_forward=256, layers=1, spiece=words)
+        tiny.t5(path, TEXT, heads=2, feed_forward=256, layers=1, spiece=self._words())
 
     def _vae(self, path: Path, kind: str) -> None:
         if kind == "image":
             tiny.vae(path)
-            return
-        found = self.autoencoders[kind]
+        else:
+            self._asked(path, kind)
+
+    def _asked(self, path: Path, kind: str) -> None:
+        found = self.asked[kind]
         shapes = {name: tuple(shape) for name, shape in found["shapes"].items()}
         plain = {name: torch.ones(shape) for name, shape in shapes.items() if "running_var" in name}
-        tiny.write(path, shapes, 0, torch.float32, plain, found["header"])
+        tiny.write(path, shapes, 0, torch.bfloat16, plain, found["header"])
 
     @cached_property
-    def autoencoders(self) -> dict[str, dict[str, object]]:
-        """Shapes of the autoencoders, from ComfyUI's classes."""
-        return {line["name"]: line for line in run_inside(self.comfy, "vae_shapes")}
+    def asked(self) -> dict[str, dict[str, Any]]:
+        """Shapes by kind, from ComfyUI's own classes."""
+        return {line["name"]: line for line in run_inside(self.comfy, "core_shapes")}
 
 
 ENCODER_FILES: dict[str, Callable[[Path], object]] = {
@@ -213,37 +238,66 @@ ENCODER_FILES: dict[str, Callable[[Path], object]] = {
     "umt5": lambda path: None,
     "qwen-vl": _write_decoder("qwen2.5-vl-7b", "qwen25_7b_model_config", sees=True),
     "qwen3-4b": _write_decoder("qwen3-4b", "qwen3_4b_model_config"),
+    "qwen3-vl": lambda path: None,
     "qwen3-8b": _write_decoder("qwen3-8b", "qwen3_8b_model_config"),
 }
 
 # folder: (pattern on the file's name, kind); the first that fits counts
 NAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "diffusion_models": (
-        (r"(?i)qwen.image.edit.*2511", "qwen-edit"), (r"(?i)qwen.image", "qwen"),
-        (r"(?i)flux.?2.*klein.*9b", "klein-9b"), (r"(?i)flux.?2.*klein", "klein"),
-        (r"(?i)flux.?1.*schnell", "flux-schnell"), (r"(?i)flux.?1.*fill", "flux-fill"),
-        (r"(?i)flux.?1.*(canny|depth)", "flux-control"), (r"(?i)flux.?1", "flux"),
-        (r"(?i)z.image", "z-image"),
-        (r"(?i)wan2.1.*i2v", "wan21-i2v"), (r"(?i)wan.*ti2v", "wan-ti2v"),
-        (r"(?i)wan.*i2v", "wan-i2v"), (r"(?i)wan.*1\.3b", "wan-small"), (r"(?i)wan", "wan-t2v"),
+        (r"edit_2511_int8_convrot", "qwen-edit: core int8_convrot"),
+        (r"edit_2511_fp8", "qwen-edit: core fp8"),
+        (r"edit_2511", "qwen-edit"),
+        (r"qwen_image", "qwen"),
+        (r"flux-2-klein.*9b", "klein-9b"),
+        (r"flux-2-klein", "klein"),
+        (r"kontext_fp8_scaled", "flux: legacy"),
+        (r"flux1-schnell", "flux-schnell"),
+        (r"flux1-fill", "flux-fill"),
+        (r"flux1-(canny|depth)", "flux-control"),
+        (r"flux1", "flux"),
+        (r"z_image", "z-image"),
+        (r"wan2.1_i2v.*int8", "wan21-i2v: lightx2v int8"),
+        (r"wan2.1_i2v.*fp8", "wan21-i2v: lightx2v fp8"),
+        (r"wan2.1.*i2v", "wan21-i2v"),
+        (r"wan.*ti2v", "wan-ti2v"),
+        (r"wan.*i2v", "wan-i2v"),
+        (r"wan.*1\.3[bB]", "wan-small"),
+        (r"wan", "wan-t2v"),
     ),
     "loras": (
-        (r"(?i)qwen.image.edit", "qwen native"), (r"(?i)qwen", "qwen native"),
-        (r"(?i)wan2.*i2v", "wan-i2v native"), (r"(?i)wan2.*t2v", "wan-t2v native"),
-        (r"(?i)flux", "flux diffusers"), (r"(?i)z.image", "z-image native"),
+        (r"(?i)qwen", "qwen native"),
+        (r"(?i)wan.*i2v", "wan-i2v native"),
+        (r"(?i)wan", "wan-t2v native"),
+        (r"(?i)flux1-depth", "flux control"),
+        (r"(?i)flux", "flux diffusers"),
+        (r"(?i)z.image", "z-image native"),
     ),
     "text_encoders": (
-        (r"(?i)clip_l", "clip-l"), (r"(?i)umt5", "umt5"), (r"(?i)t5xxl", "t5"),
-        (r"(?i)qwen_2\.5_vl", "qwen-vl"), (r"(?i)qwen_?3_?4b", "qwen3-4b"),
-        (r"(?i)qwen_?3_?8b", "qwen3-8b"),
+        (r"t5xxl_fp8.*scaled", "t5: legacy"),
+        (r"umt5.*int8\.pth", "umt5: lightx2v int8"),
+        (r"umt5.*fp8\.pth", "umt5: lightx2v fp8"),
+        (r"umt5", "umt5"),
+        (r"t5xxl", "t5"),
+        (r"clip_l", "clip-l"),
+        (r"qwen_2\.5_vl_7b_fp8", "qwen-vl: legacy"),
+        (r"qwen_2\.5_vl", "qwen-vl"),
+        (r"qwen3vl", "qwen3-vl"),
+        (r"qwen_?3_?4b", "qwen3-4b"),
+        (r"qwen_?3_?8b", "qwen3-8b"),
     ),
     "clip_vision": (
-        (r"(?i)siglip|sigclip", "siglip_vision_model"), (r"(?i)clip", "clip_vision_model"),
+        (r"-int8\.pth", "clip_vision_model: lightx2v int8"),
+        (r"-fp8\.pth", "clip_vision_model: lightx2v fp8"),
+        (r"sigclip", "siglip_vision_model"),
+        (r"clip", "clip_vision_model"),
     ),
-    "style_models": ((r"(?i)redux", "redux"),),
+    "style_models": ((r"redux", "redux"),),
     "vae": (
-        (r"(?i)^ae|flux1", "image"), (r"(?i)flux2", "flux2"), (r"(?i)wan2\.2", "wan22"),
-        (r"(?i)wan|qwen_image", "wan"), (r"(?i)hunyuanvideo15", "hunyuan15"),
-        (r"(?i)ltx", "ltx"),
+        (r"^ae", "image"),
+        (r"flux2", "flux2"),
+        (r"wan2\.2", "wan22"),
+        (r"wan|qwen_image", "wan"),
+        (r"hunyuanvideo15", "hunyuan15"),
     ),
-}  # fmt: skip
+}

@@ -15,6 +15,7 @@ import comfy.ldm.flux.redux as redux
 import comfy.model_detection
 import comfy.sd
 import comfy.supported_models
+import comfy.text_encoders.qwen3vl as qwen3_vl
 import comfy.text_encoders.qwen_vl as qwen_vl
 from comfy_api.latest import ComfyExtension, io
 
@@ -39,6 +40,8 @@ def small_detection(tensors: dict[str, Any]) -> Any:
     models = comfy.sd.TEModel
     if "encoder.block.0.layer.1.DenseReluDense.wi_1.weight" in tensors:
         return models.T5_XXL
+    if "model.visual.deepstack_merger_list.0.norm.weight" in tensors:
+        return models.QWEN3VL_4B
     keys = tensors.get("model.layers.0.self_attn.k_proj.weight")
     if keys is not None and "model.layers.0.self_attn.q_norm.weight" in tensors:
         four = sizes.ENCODERS["qwen3_4b_model_config"]["num_key_value_heads"] * sizes.HEAD
@@ -85,6 +88,8 @@ comfy.model_detection.detect_unet_config = small_transformer
 comfy.sd.detect_te_model = small_detection
 comfy.sd.load_text_encoder_state_dicts = small_encoders
 qwen_vl.Qwen2VLVisionTransformer = small_vision
+qwen3_vl.QWEN3VL_VISION["qwen3vl_4b"] = sizes.QWEN3_VISION
+qwen3_vl.QWEN3VL_VISION_COMMON.update(sizes.QWEN3_VISION_COMMON)
 redux.ReduxImageEncoder = small_redux
 comfy.clip_vision.IMAGE_ENCODERS.update({kind: small_tower(kind) for kind in sizes.TOWERS})
 comfy.supported_models.ZImage.unet_config = {"image_model": "lumina2", "dim": sizes.WIDTH}

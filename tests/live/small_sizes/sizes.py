@@ -35,12 +35,17 @@ ENCODERS: dict[str, dict[str, int]] = {
                      "num_attention_heads": 2},
     "qwen25_7b_model_config": {**_QWEN, "num_hidden_layers": 1},
     "qwen3_4b_model_config": {**_QWEN, "num_key_value_heads": 4, "num_hidden_layers": 36},
+    "qwen3vl_4b_model_config": {**_QWEN, "num_key_value_heads": 4, "num_hidden_layers": 3},
     "qwen3_8b_model_config": {**_QWEN, "num_attention_heads": 2,
                                "num_key_value_heads": 2, "num_hidden_layers": 36},
 }  # fmt: skip
 
-# the vision tower of Qwen2.5-VL
+# the vision towers of Qwen2.5-VL and Qwen3-VL
 VISION = {"hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "num_layers": 1}
+QWEN3_VISION = {
+    "hidden_size": 64, "intermediate_size": 128, "depth": 3, "deepstack_visual_indexes": [0, 1, 2],
+}  # fmt: skip
+QWEN3_VISION_COMMON = {"num_heads": 2}
 
 # vision encoders by ComfyUI's model type; the width of each stays
 TOWERS = {

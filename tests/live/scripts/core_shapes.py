@@ -1,4 +1,4 @@
-"""Names of autoencoders -> the shapes of ComfyUI's own classes at the smallest sizes it detects."""
+"""Shapes of what no recorded header has: ComfyUI's own classes at the smallest sizes it detects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 def run() -> Iterator[dict[str, Any]]:
     """One line for each: its name, its tensors' shapes, its file's header."""
-    for name, build in (("video", _video), ("flux2", _flux2), ("ltx", _ltx)):
+    for name, build in (("video", _video), ("flux2", _flux2), ("qwen3-vl", _qwen3_vl)):
         for variant, module, header in build():
             shapes = {key: list(tensor.shape) for key, tensor in module.state_dict().items()}
             yield {"name": variant or name, "shapes": shapes, "header": header}
@@ -33,16 +33,30 @@ def _flux2() -> Iterator[tuple[str, Any, dict[str, str]]]:
     yield "", AutoencoderKL(ddconfig=encoder, embed_dim=32, decoder_ddconfig=decoder), {}
 
 
-def _ltx() -> Iterator[tuple[str, Any, dict[str, str]]]:
-    """LTX-Video's, narrow: its blocks stand in the file's header."""
-    import json
+def _qwen3_vl() -> Iterator[tuple[str, Any, dict[str, str]]]:
+    """Qwen3-VL 4B with the sizes of the test server; in a file its parts have longer names."""
+    import torch
+    from comfy.ops import manual_cast
+    from comfy.text_encoders import qwen3vl
+    from torch import nn
 
-    from comfy.ldm.lightricks.vae.causal_video_autoencoder import VideoVAE
+    sizes = load_sizes()
+    qwen3vl.QWEN3VL_VISION["qwen3vl_4b"] = sizes.QWEN3_VISION
+    qwen3vl.QWEN3VL_VISION_COMMON.update(sizes.QWEN3_VISION_COMMON)
+    build = qwen3vl._make_qwen3vl_model("qwen3vl_4b")
+    config = dict(sizes.ENCODERS["qwen3vl_4b_model_config"])
+    made = build(config, torch.bfloat16, "cpu", manual_cast)
+    whole = nn.Module()
+    whole.model = nn.Module()
+    whole.model.language_model, whole.model.visual = made.model, made.visual
+    yield "", whole, {}
 
-    blocks = [["res_x", 1], ["compress_all", 1], ["compress_all", 1], ["compress_all", 1]]
-    config = {"_class_name": "CausalVideoAutoencoder", "dims": 3, "in_channels": 3,
-              "out_channels": 3, "latent_channels": 128, "blocks": blocks, "scaling_factor": 1.0,
-              "norm_layer": "pixel_norm", "patch_size": 4, "latent_log_var": "uniform",
-              "use_quant_conv": False, "causal_decoder": False, "encoder_base_channels": 32,
-              "decoder_base_channels": 32}  # fmt: skip
-    yield "", VideoVAE(config=config), {"config": json.dumps({"vae": config})}
+
+def load_sizes() -> Any:
+    """The sizes beside, without the pack around them."""
+    import runpy
+    from pathlib import Path
+    from types import SimpleNamespace
+
+    path = Path(__file__).resolve().parents[1] / "small_sizes" / "sizes.py"
+    return SimpleNamespace(**runpy.run_path(str(path)))
