@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 
 from .build import workflows
-from .table import ROOT, page
+from .table import FOLDER, ROOT, page
 from .thumbnail import thumbnail
 from .written import editor_json, text
-
-FOLDER = ROOT / "workflows"
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ def notes_of(workflow: Workflow) -> tuple[Note, ...]:
     """The three notes; the second one only where something is predicted."""
     found = [Note("Model links", models_text(workflow))]
     if workflow.choices:
-        found.append(Note("VRAM, RAM, disk and time", needs_text(workflow)))
+        found.append(Note(f"VRAM, RAM, disk and time: {PREDICTED}", needs_text(workflow)))
     found.append(Note("Change this for your card", changes_text(workflow)))
     return tuple(found)
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from fusequant.authoring import table
 from fusequant.engine import devices
 from fusequant.engine.advise import guide
 from fusequant.engine.measure.results import Result, read_result
@@ -70,6 +71,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "decisions": guide.decisions,
     "speed": lambda: guide.speed("benchmarks/results"),
     "files": files_table,
+    "workflows": table.readme,
 }
 
 
