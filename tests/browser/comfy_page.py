@@ -24,11 +24,11 @@ SETTINGS = {
     "Comfy.Minimap.Visible": False,
     "Comfy.Queue.QPOV2": False,
 }
-READY = "window.app?.vueAppReady && window.app?.graph && window.LiteGraph?.registered_node_types"
+READY = "window.app?.vueAppReady && window.LiteGraph?.registered_node_types?.FQLoadDiT"
 # what the page says of itself wherever it runs without the network
 OTHERS = (
     "net::ERR", "Failed to fetch", "Network Error", "favicon", "WebGL", "deprecat", "Deprecat",
-    "userdata", "404 (Not Found)", "passive", "i18n",
+    "userdata", "404 (Not Found)", "passive", "i18n", "Content Security Policy",
 )  # fmt: skip
 
 LOAD = """(async () => {
@@ -44,6 +44,7 @@ LOAD = """(async () => {
   return {
     missing: app.graph.nodes.map(n => n.type).filter(t => !known(t)),
     errors: app.graph.nodes.filter(n => n.has_errors).map(n => n.type),
+    dialogs: [...document.querySelectorAll('.p-dialog')].map(d => d.innerText),
     serialized: app.graph.serialize(), widgets, prompt: prompt.output,
     boxes: app.graph.nodes.map(n => ({id: n.id, type: n.type, title: n.title,
       x: n.pos[0], y: n.pos[1], width: n.size[0], height: n.size[1], flags: n.flags,
@@ -78,7 +79,8 @@ class Opened:
     """What a workflow became in the page.
 
     missing    node types that the page does not know
-    errors     types of nodes that the page marked
+    errors     types of nodes that the page marked, as it does where a file is missing
+    dialogs    texts of what is open above the graph
     widgets    node id -> {widget's name: value}
     prompt     what the page would post
     boxes      where nodes stand and the size that they ask for
@@ -87,6 +89,7 @@ class Opened:
 
     missing: list[str]
     errors: list[str]
+    dialogs: list[str]
     serialized: dict[str, Any]
     widgets: dict[str, dict[str, Any]]
     prompt: dict[str, dict[str, Any]]
