@@ -34,7 +34,7 @@ ENCODERS: dict[str, dict[str, int]] = {
     "model_config": {"hidden_size": TEXT, "intermediate_size": 4 * TEXT, "num_hidden_layers": 2,
                      "num_attention_heads": 2},
     "qwen25_7b_model_config": {**_QWEN, "num_hidden_layers": 1},
-    "qwen3_4b_model_config": {**_QWEN, "num_key_value_heads": 4, "num_hidden_layers": 36},
+    "qwen3_4b_model_config": {**_QWEN, "num_key_value_heads": 4, "num_hidden_layers": 28},
     "qwen3vl_4b_model_config": {**_QWEN, "num_key_value_heads": 4, "num_hidden_layers": 3},
     "qwen3_8b_model_config": {**_QWEN, "num_attention_heads": 2,
                                "num_key_value_heads": 2, "num_hidden_layers": 36},
