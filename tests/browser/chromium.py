@@ -30,7 +30,7 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
     "--mute-audio", "--no-proxy-server", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )  # fmt: skip
-ANSWER_S, STOP_S, FREE_DESCRIPTOR = 60.0, 10.0, 20
+ANSWER_S, STOP_S, FREE_DESCRIPTOR = 240.0, 10.0, 20
 # a shell cannot give two-digit descriptors away, and 3 and 4 may be in use here
 LAUNCH = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); "

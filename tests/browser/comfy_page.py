@@ -56,7 +56,8 @@ LOAD = """(async () => {
 # the whole graph in view, as the page's own key `.` does it
 FIT = """(async () => {
   app.canvas.setDirty(true, true);
-  const bounds = app.graph.nodes.flatMap(n => [[n.pos[0], n.pos[1] - 40],
+  const nodes = app.graph.nodes.filter(n => %s || !n.type.includes('Note'));
+  const bounds = nodes.flatMap(n => [[n.pos[0], n.pos[1] - 40],
                                                [n.pos[0] + n.size[0], n.pos[1] + n.size[1]]])
     .concat(app.graph.groups.flatMap(g => [[g.pos[0], g.pos[1]],
                                            [g.pos[0] + g.size[0], g.pos[1] + g.size[1]]]));
@@ -120,8 +121,11 @@ class ComfyPage:
         ours = [said for said in self.page.complaints if not any(part in said for part in OTHERS)]
         return Opened(**found, ours=ours)
 
-    def picture(self, path: Path, height: int = 1000, width: int = 1600) -> Path:
-        """The loaded workflow as a whole."""
+    def picture(
+        self, path: Path, height: int = 1000, width: int = 1600, notes: bool = True,
+        quality: int = 85,
+    ) -> Path:  # fmt: skip
+        """The loaded workflow as a whole, or without its notes."""
         self.page.size(width, height)
-        self.page.run(FIT)
-        return self.page.picture(path)
+        self.page.run(FIT % str(notes).lower())
+        return self.page.picture(path, quality)
