@@ -13,7 +13,9 @@ GAP, TITLE = 60, 30  # between nodes; the bar above a node, which its position d
 PAD, GROUP_TITLE, BETWEEN = 30, 60, 80  # of a group: inside, its title, to the next
 TALLEST = 1500  # of a column: what is longer goes on in another
 WIDTH, TEXT_WIDTH, NOTE_WIDTH = 360, 440, 620
-SOCKET, WIDGET, FRAME, TEXT_BOX, LINE, LINE_CHARACTERS = 20, 30, 60, 150, 26, 62
+SOCKET, WIDGET, FRAME, TEXT_BOX = 20, 30, 60, 150  # of the newer renderer
+OLD_WIDGET, OLD_FRAME, OLD_TEXT_BOX = 24, 14, 54  # of the older one, which hides no widget
+LINE, LINE_CHARACTERS = 26, 62  # of a note
 # what a node shows below its widgets
 SHOWN: Mapping[str, int] = {
     "LoadImage": 320, "PreviewAny": 260, "PreviewImage": 320, "SaveImage": 460, "SaveVideo": 460,
@@ -84,8 +86,15 @@ def node_size(node: Node) -> tuple[int, int]:
     sockets = sum(not one.is_widget for one in inputs)
     rows = [_row(one) for one in inputs if one.is_widget and _visible(node, one)]
     wide = TEXT_WIDTH if any(row > WIDGET for row in rows) else WIDTH
-    height = FRAME + SOCKET * max(sockets, len(node.type.outputs)) + sum(rows)
+    slots = SOCKET * max(sockets, len(node.type.outputs))
+    height = max(FRAME + slots + sum(rows), OLD_FRAME + slots + _old_rows(node))
     return WIDTHS.get(name, wide), height + SHOWN.get(name, 0)
+
+
+def _old_rows(node: Node) -> int:
+    """What all widgets take in the older renderer."""
+    rows = (_row(one) for one in node.inputs if one.is_widget)
+    return sum(OLD_TEXT_BOX if row == TEXT_BOX else OLD_WIDGET * row // WIDGET for row in rows)
 
 
 def _visible(node: Node, one: Input) -> bool:

@@ -76,7 +76,6 @@ _ROWS: tuple[_Row, ...] = (
     ("flux1-canny-dev.safetensors", DIFFUSION, f"{_FLUX}/split_files/diffusion_models", 16, None),
     ("flux1-dev-kontext_fp8_scaled.safetensors", DIFFUSION,
      "Comfy-Org/flux1-kontext-dev_ComfyUI/resolve/main/split_files/diffusion_models", 8, None),
-    ("flux1-depth-dev-lora.safetensors", LORA, f"{_FLUX}/split_files/loras", 16, None),
     ("Hyper-FLUX.1-dev-8steps-lora.safetensors", LORA, "ByteDance/Hyper-SD/resolve/main", 16, None),
     ("flux_dev_frostinglane_araminta_k.safetensors", LORA,
      "alvdansen/frosting_lane_flux/resolve/main", 16, None),
@@ -122,6 +121,8 @@ _ROWS: tuple[_Row, ...] = (
 _GATED = (
     ("flux1-kontext-dev.safetensors", DIFFUSION,
      "black-forest-labs/FLUX.1-Kontext-dev/resolve/main", 16, 23.8),
+    ("flux1-depth-dev.safetensors", DIFFUSION,
+     "black-forest-labs/FLUX.1-Depth-dev/resolve/main", 16, None),
 )  # fmt: skip
 
 # published under another name than the one that users keep it by

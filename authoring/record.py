@@ -51,7 +51,8 @@ def recorded(infos: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         order = infos[name]["input_order"]
         kept["input_order"] = {group: order[group] for group in kept["input"]}
         found[name] = kept
-    return json.loads(json.dumps(found))
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain
 
 
 def _input(node: str, name: str, spec: Any) -> list[Any]:

@@ -22,6 +22,9 @@ Made by `python -m fusequant.authoring` from tables: the same families on every 
 the values that the GPU Advisor gives. Open them in ComfyUI: Workflow, Browse templates, FuseQuant.
 Each has a note with links to its models, one with predicted needs, one with what to change.
 
+A family of workflows is one file in authoring/families, a model file one row in
+authoring/models.py, a tier of cards one row in authoring/tiers.py; then run the command again.
+
 executed: run by the tests in a real ComfyUI on a CPU with small stand-in models of the same
 families. opened: loaded by ComfyUI's editor in a browser and saved again without a difference.
 """

@@ -64,7 +64,7 @@ def editor_json(name: str, graph: Graph) -> dict[str, Any]:
         "groups": [
             {
                 "id": number, "title": title, "bounding": list(box), "color": GROUP_COLOR,
-                "font_size": 24, "flags": {},
+                "flags": {},
             }
             for number, (title, box) in enumerate(placed.groups, start=1)
         ],
@@ -156,9 +156,16 @@ def _node(node: Node, links: Links, order: int, box: Box) -> dict[str, Any]:
         "outputs": _outputs(node, links),
         **({"title": node.title} if node.title else {}),
         "properties": properties,
-        "widgets_values": [value for _, value in values],
-        "widgets_values_named": dict(values),
+        **_widgets(values),
     }
+
+
+def _widgets(values: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Values by place and by name; the editor saves neither of a node without widgets."""
+    if not values:
+        return {}
+    by_place = [value for _, value in values]
+    return {"widgets_values": by_place, "widgets_values_named": dict(values)}
 
 
 def _inputs(node: Node, links: Links) -> list[dict[str, Any]]:
@@ -230,7 +237,7 @@ def _note(note: Note, number: int, order: int, box: Box) -> dict[str, Any]:
         "outputs": [],
         "title": note.title,
         "properties": {},
-        "widgets_values": [note.text],
+        **_widgets([("text", note.text)]),
         "color": NOTE_COLOR,
         "bgcolor": NOTE_BACKGROUND,
     }

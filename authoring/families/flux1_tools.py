@@ -1,6 +1,6 @@
 """FLUX.1 Fill, Kontext, Depth, Canny and Redux on 10 to 12 GB: each starts from its 16-bit file.
 
-Fill, Kontext and Canny have dev's layers, so dev's header stands in where needs are predicted.
+Fill, Kontext, Depth and Canny have dev's layers: dev's header stands in where needs are predicted.
 """
 
 from __future__ import annotations
@@ -10,23 +10,21 @@ from collections.abc import Iterator
 from .. import parts
 from ..graph import Graph, Node
 from ..models import File, file
-from ..parts import Model, Strengths
+from ..parts import Model
 from ..tiers import TIERS, Choice, Wanted, choose
 from ..workflow import Workflow
 from .flux1 import DEV, TEXTS, VAE, empty, prompt, sample
 from .qwen_edit import dashed
 
 TIER = TIERS["10-12gb"]
-DEPTH: Strengths = ((file("flux1-depth-dev-lora"), 1.0),)
 SCHEME = "Another scheme: Quantize Model, `scheme`. auto picks what suits your card."
 
 
-def start(graph: Graph, source: File, choice: Choice, fused: Strengths = ()) -> tuple[Node, ...]:
-    """Load, fuse, quantize, VRAM -> (model, text encoders, VAE)."""
+def start(graph: Graph, source: File, choice: Choice) -> tuple[Node, ...]:
+    """Load, quantize, VRAM -> (model, text encoders, VAE)."""
     model: Model = parts.load(graph, source)
     text = parts.text_encoder(graph, TEXTS, "flux", choice.text_scheme, choice.text_device)
     decoder = parts.vae(graph, VAE)
-    model = parts.fuse(graph, model, fused)
     model = parts.quantize(graph, model, choice.scheme)
     return parts.vram(graph, model, choice), text, decoder
 
@@ -96,17 +94,14 @@ def _kontext(graph: Graph, model: Model, text: Node, decoder: Node) -> None:
 
 
 def depth() -> Workflow:
-    """A depth map says where things are; the LoRA that reads it is fused."""
+    """A depth map says where things are."""
     choice = choose(TIER, Wanted("flux1-dev"))
     graph = Graph()
-    model, text, decoder = start(graph, DEV, choice, DEPTH)
+    model, text, decoder = start(graph, file("flux1-depth-dev"), choice)
     with graph.step("Prompt"):
         picture = graph.add("LoadImage", "Depth map, near is white", image="example.png")
     _guided(graph, model, text, decoder, picture, 10.0, "flux1-depth")
-    return _workflow(
-        "flux1-depth", "depth-map", "dev with the Depth LoRA fused: a picture after a depth map",
-        graph, choice,
-    )  # fmt: skip
+    return _workflow("flux1-depth", "depth-map", "a picture after a depth map", graph, choice)
 
 
 def canny() -> Workflow:

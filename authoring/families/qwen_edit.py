@@ -22,6 +22,7 @@ PUBLISHED = {
     "int8_convrot": file("qwen_image_edit_2511_int8_convrot"),
     "fp8": file("qwen_image_edit_2511_fp8mixed"),
 }
+OTHER = PUBLISHED["fp8"]
 SHIFT = 3.1
 PROMPT = "Make it a watercolor painting, keep the composition"
 INFLATED = "inflate the object in the picture, glossy balloon material"
@@ -34,7 +35,8 @@ def edit(
     """A loaded picture and a sentence -> the edited picture, saved."""
     decoder = parts.vae(graph, VAE)
     with graph.step("Prompt"):
-        picture = picture or graph.add("LoadImage", "Picture to edit", image="example.png")
+        if picture is None:
+            picture = graph.add("LoadImage", "Picture to edit", image="example.png")
         scaled = graph.add("FluxKontextImageScale", image=picture)
         positive, negative = (
             graph.add(
@@ -59,7 +61,7 @@ def quick(tier: Tier) -> Workflow:
     live = Wanted(SPEC, (DISTILL, STYLE), schemes=tuple(PUBLISHED))
     choice = choose(tier, live)
     graph = Graph()
-    model = parts.load(graph, PUBLISHED[choice.scheme])
+    model: Model = parts.load(graph, PUBLISHED[choice.scheme])
     text = parts.text_encoder(graph, (TEXT_8,), "qwen_image", device=choice.text_device)
     model = parts.live(graph, model, ((LIGHTNING, 1.0),))
     edit(graph, parts.vram(graph, model, choice), text, PROMPT, steps=4, cfg=1.0)
@@ -71,8 +73,8 @@ def quick(tier: Tier) -> Workflow:
         card=f"{tier.title} ({tier.card})",
         choices=(choice,),
         changes=(
-            "Another published file: fp8mixed suits RTX 40 and 50 alike, int8_convrot also RTX 20 "
-            "and 30. Pick it in Load FP8 DiT; nothing else changes.",
+            f"Another published file: [{OTHER.name}]({OTHER.url}) for RTX 40 and 50; "
+            "int8_convrot also suits RTX 20 and 30. Pick it in Load FP8 DiT; nothing else changes.",
             "Another strength of the LoRA quantizes nothing: change it and queue again.",
             "Better than this: the workflow `edit-fused`, where Lightning is rounded once.",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from .. import parts
 from ..graph import Graph, Node
@@ -37,15 +38,13 @@ def benchmark() -> Workflow:
     positive, negative = prompt(graph, text, PROMPT, guidance=3.5)
     latent = empty(graph)
     lora, strength = HYPER[0]
+    order: dict[str, Any] = {
+        "what.lora": lora, "what.positive": positive, "what.negative": negative,
+        "what.latent_image": latent, "what.strength": strength, "what.scheme": choice.scheme,
+        "what.sampler": "euler", "what.scheduler": "simple",
+    }  # fmt: skip
     with graph.step("Measure"):
-        made = graph.add(
-            "FQBenchmark", model=model, what="order",
-            **{
-                "what.lora": lora, "what.positive": positive, "what.negative": negative,
-                "what.latent_image": latent, "what.strength": strength,
-                "what.scheme": choice.scheme, "what.sampler": "euler", "what.scheduler": "simple",
-            },
-        )  # fmt: skip
+        made = graph.add("FQBenchmark", model=model, what="order", **order)
         graph.add("PreviewImage", "Chart", images=made.out("chart"))
         report(graph, made)
     return Workflow(

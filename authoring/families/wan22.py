@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from .. import parts
 from ..graph import Graph, Node, Out
@@ -37,7 +38,7 @@ def from_picture(
     positive, negative = words(graph, text)
     with graph.step("Prompt"):
         picture = picture or graph.add("LoadImage", "First frame", image="example.png")
-        more = {"clip_vision_output": seen} if seen else {}
+        more: dict[str, Any] = {"clip_vision_output": seen} if seen else {}
         return graph.add(
             "WanImageToVideo", positive=positive, negative=negative, vae=decoder, width=WIDTH,
             height=HEIGHT, length=FRAMES, batch_size=1, start_image=picture, **more,

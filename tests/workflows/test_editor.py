@@ -55,7 +55,7 @@ def listed(options: list[Json], key: str) -> list[tuple[str, list[Any], bool]]:
 
 def specs(node: Json) -> Iterator[tuple[str, list[Any], bool]]:
     """(name, spec, required) of every input of a saved node, its choices' inputs behind them."""
-    info, values = RECORDED[node["type"]], node["widgets_values_named"]
+    info, values = RECORDED[node["type"]], node.get("widgets_values_named", {})
     for group in ("required", "optional"):
         for name in info["input_order"].get(group, []):
             spec = info["input"][group][name]
@@ -87,7 +87,8 @@ def test_the_form_is_that_of_the_editor(saved: Json) -> None:
     assert len(set(numbers)) == len(numbers) == saved["last_link_id"]
     for node in saved["nodes"]:
         assert {"id", "type", "pos", "size", "flags", "order", "mode", "inputs", "outputs",
-                "properties", "widgets_values"} <= node.keys()  # fmt: skip
+                "properties"} <= node.keys()  # fmt: skip
+        assert ("widgets_values" in node) == ("widgets_values_named" in node)
     assert sorted(node["order"] for node in saved["nodes"]) == list(range(len(ids)))
 
 
@@ -105,8 +106,9 @@ def test_every_node_is_a_recorded_one_and_says_whose_it_is(saved: Json) -> None:
 def test_widgets_are_saved_in_the_order_of_the_node(saved: Json) -> None:
     for node in real(saved):
         names = widgets(node)
-        assert list(node["widgets_values_named"]) == names, node["type"]
-        assert node["widgets_values"] == list(node["widgets_values_named"].values())
+        named = node.get("widgets_values_named", {})
+        assert list(named) == names, node["type"]
+        assert node.get("widgets_values", []) == list(named.values())
         entries = [one["widget"]["name"] for one in node["inputs"] if "widget" in one]
         assert entries == [name for name in names if name != "control_after_generate"]
 
@@ -206,7 +208,7 @@ def test_groups_stand_in_the_order_of_the_steps_and_hold_their_nodes(saved: Json
 def test_loaders_carry_the_files_that_they_name(saved: Json) -> None:
     for node in real(saved):
         said = {x["name"]: x for x in node["properties"].get("models", [])}
-        values = [value for value in node["widgets_values"] if isinstance(value, str)]
+        values = [value for value in node.get("widgets_values", []) if isinstance(value, str)]
         named = {x for x in values if x.endswith((".safetensors", ".pth"))}
         assert named == said.keys(), node["type"]
         for name, link in said.items():
@@ -239,6 +241,7 @@ def test_the_prompt_says_the_same_as_the_graph(
     for node in real(saved):
         wired = {x["name"]: links[x["link"]] for x in node["inputs"] if x["link"] is not None}
         added = ("control_after_generate", "upload")
-        values = {k: v for k, v in node["widgets_values_named"].items() if k not in added}
+        named = node.get("widgets_values_named", {})
+        values = {k: v for k, v in named.items() if k not in added}
         assert prompt[str(node["id"])]["class_type"] == node["type"]
         assert prompt[str(node["id"])]["inputs"] == {**values, **wired}
