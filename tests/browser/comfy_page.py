@@ -23,6 +23,7 @@ SETTINGS = {
     "Comfy.Workflow.WarnBlueprintOverwrite": False,
     "Comfy.Minimap.Visible": False,
     "Comfy.Queue.QPOV2": False,
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,
 }
 READY = "window.app?.vueAppReady && window.LiteGraph?.registered_node_types?.FQLoadDiT"
 # what the page says of itself wherever it runs without the network

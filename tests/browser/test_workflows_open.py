@@ -50,7 +50,8 @@ def check(name: str, opened: Opened) -> None:
     assert opened.dialogs == []
     again = {node["id"]: node for node in opened.serialized["nodes"]}
     for node in file["nodes"]:
-        assert again[node["id"]].get("widgets_values", []) == node["widgets_values"], node["type"]
+        ours = node.get("widgets_values", [])
+        assert again[node["id"]].get("widgets_values", []) == ours, node["type"]
         for widget, value in node.get("widgets_values_named", {}).items():
             assert opened.widgets[str(node["id"])][widget] == value, (node["type"], widget)
     posted = {

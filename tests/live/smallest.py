@@ -31,12 +31,6 @@ OF_NODE: dict[tuple[str, str], Any] = {
     ("FQBenchmark", "what.tokens"): 16,
     ("FQQuality", "steps"): 1,
 }
-# a node that makes pictures as large as its model was trained on: one that makes them small
-REPLACED: dict[str, tuple[str, dict[str, Any]]] = {
-    "FluxKontextImageScale": (
-        "ImageScale", {"width": 64, "height": 64, "upscale_method": "area", "crop": "disabled"},
-    ),
-}  # fmt: skip
 HALVES = ("start_at_step", "end_at_step")
 
 
@@ -47,9 +41,6 @@ def smallest(
     made = copy.deepcopy(prompt)
     for node in made.values():
         kind, inputs = node["class_type"], node["inputs"]
-        if kind in REPLACED:
-            node["class_type"] = REPLACED[kind][0]
-            inputs.update(REPLACED[kind][1])
         for name, value in inputs.items():
             if isinstance(value, list):
                 continue

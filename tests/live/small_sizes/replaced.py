@@ -8,6 +8,7 @@ of the model and of its codes, and all arithmetic stay ComfyUI's own.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import comfy.clip_vision
@@ -17,6 +18,7 @@ import comfy.sd
 import comfy.supported_models
 import comfy.text_encoders.qwen3vl as qwen3_vl
 import comfy.text_encoders.qwen_vl as qwen_vl
+import comfy.utils
 from comfy_api.latest import ComfyExtension, io
 
 from . import sizes
@@ -25,6 +27,7 @@ detect_unet = comfy.model_detection.detect_unet_config
 detect_text = comfy.sd.detect_te_model
 load_text = comfy.sd.load_text_encoder_state_dicts
 build_vision = qwen_vl.Qwen2VLVisionTransformer
+enlarge = comfy.utils.common_upscale
 build_redux = redux.ReduxImageEncoder
 build_tower = dict(comfy.clip_vision.IMAGE_ENCODERS)
 
@@ -66,6 +69,13 @@ def small_vision(**options: Any) -> Any:
     return build_vision(**{**options, **sizes.VISION})
 
 
+def small_picture(samples: Any, width: int, height: int, *rest: Any) -> Any:
+    """As ComfyUI's, with the sides' ratio and a small area."""
+    scale = min(1.0, sizes.PICTURE / math.sqrt(width * height))
+    wide, high = (max(16, round(side * scale / 16) * 16) for side in (width, height))
+    return enlarge(samples, wide, high, *rest)
+
+
 def small_redux(**options: Any) -> Any:
     """As ComfyUI's, for narrower text."""
     return build_redux(txt_in_features=sizes.TEXT, **options)
@@ -90,6 +100,7 @@ comfy.sd.load_text_encoder_state_dicts = small_encoders
 qwen_vl.Qwen2VLVisionTransformer = small_vision
 qwen3_vl.QWEN3VL_VISION["qwen3vl_4b"] = sizes.QWEN3_VISION
 qwen3_vl.QWEN3VL_VISION_COMMON.update(sizes.QWEN3_VISION_COMMON)
+comfy.utils.common_upscale = small_picture
 redux.ReduxImageEncoder = small_redux
 comfy.clip_vision.IMAGE_ENCODERS.update({kind: small_tower(kind) for kind in sizes.TOWERS})
 comfy.supported_models.ZImage.unet_config = {"image_model": "lumina2", "dim": sizes.WIDTH}

@@ -52,3 +52,6 @@ TOWERS = {
     "siglip_vision_model": {"num_hidden_layers": 2, "intermediate_size": 256},
     "clip_vision_model": {"num_hidden_layers": 2, "intermediate_size": 256},
 }
+
+# pixels of a side: nodes that enlarge a picture to a megapixel stop at this area
+PICTURE = 128
