@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .models import File
-from .node_types import NOTE, Input, NodeType, node_types
+from .node_types import MATCHED, Input, NodeType, node_types
 
 # what a workflow may do, in the order in which it is done: the titles of the groups
 STEPS = (
@@ -37,7 +37,7 @@ class Out:
         output = self.node.type.outputs[self.slot]
         if not output.follows:
             return output.kind
-        matched = next(one for one in self.node.type.inputs if one.kind == "COMFY_MATCHTYPE_V3")
+        matched = next(one for one in self.node.type.inputs if one.kind == MATCHED)
         return self.node.links[matched.name].kind
 
 
@@ -153,6 +153,3 @@ def _check(node: Node) -> None:
         listed = one.is_widget and one.choices and not one.told.get("files")
         if listed and name not in node.links and value not in one.choices:
             raise ValueError(f"{node.type.name}.{name}: {value} is none of {one.choices[:40]}")
-
-
-__all__ = ["NOTE", "STEPS", "Graph", "Node", "Note", "Out"]

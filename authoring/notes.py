@@ -47,7 +47,7 @@ def models_text(workflow: Workflow) -> str:
         lines.append(f"**{directory}**")
         lines += [_line(file) for file in workflow.files if file.directory == directory]
         lines.append("")
-    lines += [f"Download: {download(workflow)}.", "", "```", *_tree(workflow.files), "```"]
+    lines += [f"Download: about {download(workflow)}.", "", "```", *_tree(workflow.files), "```"]
     return "\n".join(lines)
 
 

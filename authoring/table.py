@@ -45,7 +45,7 @@ def states() -> Mapping[str, Mapping[str, str]]:
 
 def page() -> str:
     """docs/workflows.md."""
-    head = ("workflow", "what for", "card", "files", "download", "state")
+    head = ("workflow", "what for", "card", "files", "download, about", "state")
     rows = [_row(workflow) for workflow in workflows().values()]
     return f"{HEAD}\n{markdown_table(head, rows)}\n"
 

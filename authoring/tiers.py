@@ -64,7 +64,6 @@ class Wanted:
     goal: str = SPEED
     schemes: tuple[str, ...] | None = None
     low: bool = False
-    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,7 @@ def _gb(size: int | None) -> float:
 
 
 def _job(wanted: Wanted) -> Job:
-    wishes = Wishes(goal=wanted.goal, loras=wanted.loras, batch=wanted.batch)
-    return job_of([spec(wanted.spec)], wishes)
+    return job_of([spec(wanted.spec)], Wishes(goal=wanted.goal, loras=wanted.loras))
 
 
 def _cases(tier: Tier, wanted: Wanted, number: int) -> list[Case]:

@@ -12,6 +12,11 @@ from .tiers import Choice
 NAME = re.compile(r"[a-z]+(_[a-z0-9-]+){4}")  # media_model_task_scheme_tier
 
 
+def dashed(scheme: str) -> str:
+    """A scheme as it stands in a name."""
+    return "bf16" if scheme == "none" else scheme.replace("_", "-")
+
+
 @dataclass(frozen=True)
 class Workflow:
     """One shipped workflow. `choices`: what its values come from; none where nothing is chosen.

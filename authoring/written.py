@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .graph import NOTE, Graph, Node, Note, Out
+from .graph import Graph, Node, Note, Out
 from .layout import Box, layout
-from .node_types import CONTROL, UPLOAD, Input
+from .node_types import CONTROL, NOTE, UPLOAD, Input
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE_ID, CORE_VERSION = "comfy-core", "0.33.0"

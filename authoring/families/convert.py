@@ -10,9 +10,9 @@ from ..graph import Graph
 from ..models import File, file
 from ..parts import Strengths
 from ..tiers import DISTILL, TIERS, Wanted, choose
-from ..workflow import Workflow
+from ..workflow import Workflow, dashed
 from .flux1 import HYPER
-from .qwen_edit import LIGHTNING, SOURCE, dashed
+from .qwen_edit import LIGHTNING, SOURCE
 from .wan22 import LORAS, NOISES, SOURCES
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .. import parts
-from ..graph import Graph, Node, Out
+from ..graph import Graph, Node
 from ..models import file
 from ..parts import Model, Strengths
 from ..tiers import DISTILL, STYLE, TIERS, Tier, Wanted, choose
-from ..workflow import Workflow
-from .qwen_edit import dashed
+from ..workflow import Workflow, dashed
 
 DEV, SCHNELL = file("flux1-dev"), file("flux1-schnell")
 TEXTS = (file("clip_l"), file("t5xxl_fp16"))
@@ -111,4 +110,3 @@ def workflows() -> Iterator[Workflow]:
 
 
 WORKFLOWS = workflows
-__all__ = ["DEV", "TEXTS", "VAE", "WORKFLOWS", "Out", "empty", "prompt", "sample"]

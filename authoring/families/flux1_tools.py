@@ -6,15 +6,15 @@ Fill, Kontext, Depth and Canny have dev's layers: dev's header stands in where n
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from .. import parts
 from ..graph import Graph, Node
 from ..models import File, file
 from ..parts import Model
 from ..tiers import TIERS, Choice, Wanted, choose
-from ..workflow import Workflow
+from ..workflow import Workflow, dashed
 from .flux1 import DEV, TEXTS, VAE, empty, prompt, sample
-from .qwen_edit import dashed
 
 TIER = TIERS["10-12gb"]
 SCHEME = "Another scheme: Quantize Model, `scheme`. auto picks what suits your card."
@@ -69,14 +69,10 @@ def kontext_quick() -> Workflow:
     text = parts.text_encoder(graph, texts, "flux")
     decoder = parts.vae(graph, VAE)
     _kontext(graph, parts.vram(graph, model, choice), text, decoder)
-    made = _workflow("flux1-kontext", "quickstart", "change a picture by a sentence", graph, choice)
-    return Workflow(
-        name=made.name,
+    return replace(
+        _workflow("flux1-kontext", "quickstart", "", graph, choice),
         purpose="FLUX.1 Kontext, quick start: the published 8-bit files as they are, change a "
         "picture by a sentence.",
-        graph=graph,
-        card=made.card,
-        choices=made.choices,
         changes=("RTX 20 and 30 multiply int8 and not FP8: there the workflow `edit` is faster.",),
     )
 

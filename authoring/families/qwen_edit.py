@@ -9,7 +9,7 @@ from ..graph import Graph, Node, Out
 from ..models import file
 from ..parts import Model
 from ..tiers import DISTILL, STYLE, TIERS, Choice, Tier, Wanted, choose
-from ..workflow import Workflow
+from ..workflow import Workflow, dashed
 
 SPEC, TITLE, MODEL = "qwen-image-edit-2511", "Qwen-Image-Edit 2511", "qwen-edit-2511"
 SOURCE = file("qwen_image_edit_2511_bf16")
@@ -152,11 +152,6 @@ def batch(tier: Tier) -> Workflow:
             "The same sentence for all: What to change.",
         ),
     )
-
-
-def dashed(scheme: str) -> str:
-    """A scheme as it stands in a file name."""
-    return "bf16" if scheme == "none" else scheme.replace("_", "-")
 
 
 def workflows() -> Iterator[Workflow]:

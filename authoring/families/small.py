@@ -9,9 +9,8 @@ from ..graph import Graph, Node
 from ..models import file
 from ..parts import Model
 from ..tiers import TIERS, Choice, Tier, Wanted, choose
-from ..workflow import Workflow
+from ..workflow import Workflow, dashed
 from .flux1 import PROMPT, SIZE, empty
-from .qwen_edit import dashed
 
 TEXT = file("qwen_3_4b")
 CHANGES = (

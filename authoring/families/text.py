@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from .. import parts
 from ..graph import Graph
 from ..models import file
-from ..workflow import Workflow
-from .qwen_edit import dashed
+from ..workflow import Workflow, dashed
 
 SOURCE = file("qwen3vl_4b_bf16")
 SCHEMES = {"int8_weight_only": "8 bits", "int4_g128": "4 bits"}

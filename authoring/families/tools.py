@@ -9,9 +9,8 @@ from .. import parts
 from ..graph import Graph, Node
 from ..models import file
 from ..tiers import DISTILL, TIERS, Wanted, choose
-from ..workflow import Workflow
+from ..workflow import Workflow, dashed
 from .flux1 import DEV, HYPER, PROMPT, TEXTS, VAE, empty, prompt, sample
-from .qwen_edit import dashed
 
 TIER = TIERS["24gb"]
 ANY = "any; the needs are those of the tier below"

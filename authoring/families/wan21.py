@@ -9,8 +9,7 @@ from ..graph import Graph, Node
 from ..models import File, file
 from ..parts import Model
 from ..tiers import ADA_24, DISTILL, TIERS, Tier, Wanted, choose
-from ..workflow import Workflow
-from .qwen_edit import dashed
+from ..workflow import Workflow, dashed
 from .wan22 import FPS, FRAMES, HEIGHT, SHIFT, STEPS, TEXT, VAE, WIDTH, from_picture, words
 
 SOURCE = file("wan2.1_t2v_14B_bf16")

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from .. import parts
-from ..graph import Graph, Node, Out
+from ..graph import Graph, Node
 from ..models import file
 from ..parts import Model
 from ..tiers import DISTILL, TIERS, Choice, Tier, Wanted, choose
-from ..workflow import Workflow
-from .qwen_edit import dashed
+from ..workflow import Workflow, dashed
 
 SPEC = "wan2.2-i2v-14b"
 NOISES = ("high", "low")
@@ -101,4 +100,3 @@ def workflows() -> Iterator[Workflow]:
 
 
 WORKFLOWS = workflows
-__all__ = ["FPS", "TEXT", "VAE", "WORKFLOWS", "Out", "from_picture", "words"]
