@@ -44,8 +44,8 @@ def smallest(
         for name, value in inputs.items():
             if isinstance(value, list):
                 continue
-            if value in folders:
-                files.make(folders[value], value)
+            if isinstance(value, str) and (file := value.rpartition("/")[2]) in folders:
+                files.make(folders[file], file)
             elif (kind, name) in OF_NODE:
                 inputs[name] = OF_NODE[kind, name]
             elif kind == "KSamplerAdvanced" and name in HALVES:
