@@ -22,8 +22,6 @@ STEPS = (
     "Load", "Convert", "Advise", "Fuse LoRA", "Quantize", "Live LoRA", "VRAM", "Prompt", "Sample",
     "Measure",
 )  # fmt: skip
-# inputs that list several folders: a file is named with its own
-WITH_FOLDER = frozenset((("FQInspect", "file"),))
 
 
 @dataclass(frozen=True)
@@ -116,8 +114,7 @@ class Graph:
                 continue
             if isinstance(value, File):
                 made.files.append(value)
-                inside = f"{value.directory}/" if (node, name) in WITH_FOLDER else ""
-                value = inside + value.name
+                value = value.name
             made.values[name] = value
         _check(made)
         self.nodes.append(made)

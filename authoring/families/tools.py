@@ -112,11 +112,11 @@ def advisor() -> Workflow:
 
 def doctor() -> Workflow:
     """What a file is and who opens it."""
-    graph = Graph()
+    graph, sick = Graph(), file("wan2.1_i2v_720p_scaled_fp8_e4m3_lightx2v_4step")
     with graph.step("Measure"):
-        made = graph.add(
-            "FQInspect", file=file("wan2.1_i2v_720p_scaled_fp8_e4m3_lightx2v_4step"), repair=False
-        )
+        # this node takes files of every folder, and names the folder too
+        made = graph.add("FQInspect", file=f"{sick.directory}/{sick.name}", repair=False)
+        made.files.append(sick)
         report(graph, made)
     return Workflow(
         name="tool_wan21-i2v_checkpoint-doctor_fp8-row_any",
