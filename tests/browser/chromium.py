@@ -7,7 +7,6 @@ descriptor 4, as `--remote-debugging-pipe` has it.
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import os
 import select
@@ -39,7 +38,9 @@ LAUNCH = (
 
 
 def find() -> str | None:
-    """FUSEQUANT_CHROMIUM, else the first known name on the path."""
+    """FUSEQUANT_CHROMIUM, else the first known name on the path; none where pipes are no files."""
+    if os.name != "posix":
+        return None
     said = os.environ.get("FUSEQUANT_CHROMIUM")
     return said or next((found for name in NAMES if (found := shutil.which(name))), None)
 
@@ -126,6 +127,8 @@ class Chromium:
         self._heard, self._last = b"", 0
 
     def __enter__(self) -> Chromium:
+        import fcntl
+
         hears, self._to = os.pipe()
         self._from, says = os.pipe()
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, FREE_DESCRIPTOR) for end in (hears, says)]
