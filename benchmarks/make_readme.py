@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from fusequant.authoring import table
 from fusequant.engine import devices
 from fusequant.engine.advise import guide
 from fusequant.engine.measure.results import Result, read_result
@@ -149,6 +150,7 @@ def install_table() -> str:
 Sections = Mapping[str, Callable[[], str]]
 
 SECTIONS: Sections = {
+    "workflows": table.readme,
     "devices": devices.table,
     "files": files_table,
     "order": order_tables,
