@@ -54,16 +54,16 @@ LOAD = """(async () => {
       width: g.size[0], height: g.size[1]})),
   };
 })()"""
-# the whole graph in view, as the page's own key `.` does it
+# the graph in view, or the groups whose titles fit a pattern
 FIT = """(async () => {
-  app.canvas.setDirty(true, true);
-  const nodes = app.graph.nodes.filter(n => %s || !n.type.includes('Note'));
-  const bounds = nodes.flatMap(n => [[n.pos[0], n.pos[1] - 40],
-                                               [n.pos[0] + n.size[0], n.pos[1] + n.size[1]]])
-    .concat(app.graph.groups.flatMap(g => [[g.pos[0], g.pos[1]],
-                                           [g.pos[0] + g.size[0], g.pos[1] + g.size[1]]]));
-  const left = Math.min(...bounds.map(b => b[0])), right = Math.max(...bounds.map(b => b[0]));
-  const top = Math.min(...bounds.map(b => b[1])), bottom = Math.max(...bounds.map(b => b[1]));
+  const fits = new RegExp(%s), some = fits.source !== '(?:)';
+  const groups = app.graph.groups.filter(g => !some || fits.test(g.title))
+    .map(g => [g.pos[0], g.pos[1], g.size[0], g.size[1]]);
+  const nodes = some ? [] : app.graph.nodes.map(n => [n.pos[0], n.pos[1] - 40, n.size[0],
+                                                      n.size[1] + 40]);
+  const boxes = [...groups, ...nodes];
+  const left = Math.min(...boxes.map(b => b[0])), right = Math.max(...boxes.map(b => b[0] + b[2]));
+  const top = Math.min(...boxes.map(b => b[1])), bottom = Math.max(...boxes.map(b => b[1] + b[3]));
   const [edge, bar] = [70, 90];
   const wide = window.innerWidth - edge - 30, high = window.innerHeight - bar - 60;
   const scale = Math.min(wide / (right - left), high / (bottom - top), 1.0);
@@ -71,8 +71,7 @@ FIT = """(async () => {
   app.canvas.ds.offset = [(edge + (wide - (right - left) * scale) / 2) / scale - left,
                           bar / scale - top];
   app.canvas.setDirty(true, true);
-  await new Promise(done => setTimeout(done, 400));
-  return [right - left, bottom - top, scale];
+  await new Promise(done => setTimeout(done, 1000));
 })()"""
 
 
@@ -123,10 +122,10 @@ class ComfyPage:
         return Opened(**found, ours=ours)
 
     def picture(
-        self, path: Path, height: int = 1000, width: int = 1600, notes: bool = True,
+        self, path: Path, height: int = 1000, width: int = 1600, groups: str = "",
         quality: int = 85,
     ) -> Path:  # fmt: skip
-        """The loaded workflow as a whole, or without its notes."""
+        """The loaded workflow as a whole, or the groups whose titles fit a pattern."""
         self.page.size(width, height)
-        self.page.run(FIT % str(notes).lower())
+        self.page.run(FIT % json.dumps(groups))
         return self.page.picture(path, quality)

@@ -70,10 +70,11 @@ def small_vision(**options: Any) -> Any:
 
 
 def small_picture(samples: Any, width: int, height: int, *rest: Any) -> Any:
-    """As ComfyUI's, with the sides' ratio and a small area."""
-    scale = min(1.0, sizes.PICTURE / math.sqrt(width * height))
-    wide, high = (max(16, round(side * scale / 16) * 16) for side in (width, height))
-    return enlarge(samples, wide, high, *rest)
+    """As ComfyUI's; of what would be larger, the sides' ratio and a small area."""
+    scale = sizes.PICTURE / math.sqrt(width * height)
+    if scale < 1.0:
+        width, height = (max(16, round(side * scale / 16) * 16) for side in (width, height))
+    return enlarge(samples, width, height, *rest)
 
 
 def small_redux(**options: Any) -> Any:
