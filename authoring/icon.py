@@ -1,4 +1,4 @@
-"""Nothing in, the pack's icon and banner out: `python authoring/icon.py`.
+"""Nothing in, the pack's icon and banner out: `python -m fusequant.authoring.icon`.
 
 Two strands, a model and a LoRA, fuse into one; the one becomes steps, and the last steps fade
 because they wait outside the card. Drawn four times as large and reduced, so that edges are smooth.

@@ -1,7 +1,7 @@
 """How each node is wired in, one small SVG a node and language for its help page out.
 
-`python authoring/wiring.py` writes web/docs/images/ID.svg and web/docs/images/zh/ID.svg. The names
-of our nodes and slots come from locales/, so run authoring/locales.py first.
+`python -m fusequant.authoring.wiring` writes web/docs/images/ID.svg and web/docs/images/zh/ID.svg. The names
+of our nodes and slots come from locales/, so run authoring.locales first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from fusequant.authoring.wirings import CORE, WIRINGS, Link, Wiring
+from .wirings import CORE, WIRINGS, Link, Wiring
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "web" / "docs" / "images"

@@ -108,7 +108,7 @@ def test_pictures_are_as_drawn_and_small() -> None:
     drawn = wiring.pictures()
     assert set((DOCS / "images").rglob("*.svg")) == set(drawn)
     for path, text in drawn.items():
-        assert path.read_text(encoding="utf-8") == text, "run authoring/wiring.py"
+        assert path.read_text(encoding="utf-8") == text, "python -m fusequant.authoring.wiring"
         assert len(text.encode()) < PICTURE_BYTES
 
 
@@ -196,7 +196,7 @@ def test_speed_is_told_as_the_advisor_tells_it() -> None:
 
 def test_english_is_what_the_nodes_say() -> None:
     written = locales.ENGLISH.read_text(encoding="utf-8")
-    assert written == locales.english(), "run authoring/locales.py"
+    assert written == locales.english(), "python -m fusequant.authoring.locales"
 
 
 def flat(found: Any, at: str = "") -> dict[str, str]:
