@@ -12,10 +12,10 @@ from .node_types import Input
 GAP, TITLE = 60, 30  # between nodes; the bar above a node, which its position does not count
 PAD, GROUP_TITLE, BETWEEN = 30, 60, 80  # of a group: inside, its title, to the next
 TALLEST = 1500  # of a column: what is longer goes on in another
-WIDTH, TEXT_WIDTH, NOTE_WIDTH = 360, 440, 620
+WIDTH, TEXT_WIDTH, NOTE_WIDTH = 360, 440, 520
 SOCKET, WIDGET, FRAME, TEXT_BOX = 20, 30, 60, 150  # of the newer renderer
 OLD_WIDGET, OLD_FRAME, OLD_TEXT_BOX = 24, 14, 130  # of the older one, which hides no widget
-LINE, LINE_CHARACTERS = 26, 62  # of a note
+LINE, LINE_CHARACTERS = 22, 66  # of a note
 # what a node shows below its widgets
 SHOWN: Mapping[str, int] = {
     "LoadImage": 320, "PreviewAny": 260, "PreviewImage": 320, "SaveImage": 460, "SaveVideo": 460,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 from ..engine.advise.decisions import Case
 from ..engine.advise.find_card import GIB
@@ -109,15 +110,17 @@ def _gb(size: int | None) -> float:
     return 0.0 if size is None else round(2 * size / GIB) / 2
 
 
+@cache
 def _job(wanted: Wanted) -> Job:
     return job_of([spec(wanted.spec)], Wishes(goal=wanted.goal, loras=wanted.loras))
 
 
-def _cases(tier: Tier, wanted: Wanted, number: int) -> list[Case]:
+@cache
+def _cases(tier: Tier, wanted: Wanted, number: int) -> tuple[Case, ...]:
     """Every way to run the job on a card, best first."""
     cases, _ = options(machine_of(*tier.cards[number], tier.ram_gb), _job(wanted))
     allowed = wanted.schemes
-    return [x for x in ranked(cases) if allowed is None or x.scheme in allowed]
+    return tuple(x for x in ranked(cases) if allowed is None or x.scheme in allowed)
 
 
 def _as_chosen(tier: Tier, wanted: Wanted, number: int, scheme: str) -> Case | None:
