@@ -52,6 +52,9 @@ def smallest(
                 inputs[name] = value and min(value, 1) if value < 1000 else value
             elif kind == "LoadImage" and name == "image":
                 picture(server.base / "input" / value)
+            elif kind == "LoadImageDataSetFromFolder" and name == "folder":
+                for number in (1, 2):
+                    picture(server.base / "input" / value / f"{number}.png")
             elif not kind.startswith("FQ") and name in SMALLEST:
                 inputs[name] = SMALLEST[name]
     return made
