@@ -1,6 +1,6 @@
 """The recorded nodes in, locales/en/nodeDefs.json as ComfyUI's page reads it out.
 
-`python -m fusequant.authoring.locales` after `python -m pytest tests/nodes/test_contract.py --accept`.
+`python -m fusequant.authoring.locales`, after `pytest tests/nodes/test_contract.py --accept`.
 English is what the nodes say themselves; the other languages are written by hand with these keys.
 """
 

@@ -1,7 +1,7 @@
 """How each node is wired in, one small SVG a node and language for its help page out.
 
-`python -m fusequant.authoring.wiring` writes web/docs/images/ID.svg and web/docs/images/zh/ID.svg. The names
-of our nodes and slots come from locales/, so run authoring.locales first.
+`python -m fusequant.authoring.wiring` writes web/docs/images/ID.svg and .../images/zh/ID.svg. The
+names of our nodes and slots come from locales/, so run authoring.locales first.
 """
 
 from __future__ import annotations
