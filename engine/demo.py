@@ -19,7 +19,8 @@ from .fuse.lora import open_lora
 from .measure.chart import bars
 from .measure.config import FluxConfig
 from .measure.lora import write_lora
-from .measure.quality import Inputs, bind, make_inputs, output, output_error
+from .measure.quality import bind, output, output_error
+from .measure.references import Inputs, make_inputs
 from .measure.synthetic import write_flux_like
 from .model import recognise
 from .pipeline import Prepared, Request, convert, placement, prepare
