@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..engine.budget.readers import COMFYUI, READERS, readable
 from ..engine.errors import Refused
 from ..engine.tensors import SPELLINGS
+from .progress import Bar
 
 if TYPE_CHECKING:
     from ..engine.fuse.lora import LoraFile
@@ -46,6 +48,17 @@ def size_argument(text: str) -> float:
     if not 0 < size < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is no size: give GiB above 0, such as 8")
     return size
+
+
+def gigabytes_argument(text: str) -> int:
+    """A size in GB of 10^9 bytes, as sizes of files are shown; in bytes."""
+    try:
+        size = float(text)
+    except ValueError:
+        size = math.nan
+    if not 0 < size < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no size: give GB above 0, such as 8 or 6.5")
+    return int(size * 1e9)
 
 
 def count_argument(text: str) -> int:
@@ -104,6 +117,21 @@ def add_conversion(parser: argparse.ArgumentParser, scheme: str | None = "auto")
     )
     parser.add_argument("--dtype", help="dtype of what stays unquantized (default: as in SRC)")
     parser.add_argument("--device", default="cpu", help="where the arithmetic runs")
+    parser.add_argument(
+        "--max-gb",
+        type=gigabytes_argument,
+        dest="max_bytes",
+        metavar="G",
+        help="the file may have G GB (10^9 bytes): the schemes of the layers are measured and "
+        "mixed so that the output moves least; with --scheme, only that one and none",
+    )
+    parser.add_argument(
+        "--loads-in",
+        choices=READERS,
+        default=COMFYUI,
+        help="whose loaders open a file made with --max-gb: ComfyUI's own (default) or ours, which "
+        "know more schemes",
+    )
 
 
 def open_spec_or_file(path: Path) -> Source:
@@ -134,8 +162,14 @@ def prepare_from(args: argparse.Namespace) -> Prepared:
         dtype=dtype_argument(args.dtype) if args.dtype else None,
         device=device,
         capability=_capability(device),
+        max_bytes=args.max_bytes,
+        candidates=readable(args.loads_in),
     )
-    return prepare(source, loras, request)
+    bar = Bar("measuring", quiet=args.json)
+    try:
+        return prepare(source, loras, request, bar)
+    finally:
+        bar.close()
 
 
 def _capability(device: str) -> tuple[int, int] | None:

@@ -13,6 +13,9 @@ from functools import partial
 from pathlib import Path
 
 from .auto import auto_scheme
+from .budget.readers import COMFYUI, readable
+from .budget.spend import spend
+from .budget.ways import Wish
 from .choose import choose
 from .files.writer import Writer, size_of
 from .fuse.lora import Fused, LoraFile, match
@@ -21,23 +24,32 @@ from .memory import predicted_peak_bytes
 from .model import Model, recognise
 from .outputs import Output, output_of, specs_of
 from .place.budget import Placement, place
-from .plan import Choice, Plan
+from .plan import Budget, Choice, Plan
 from .read import read
 from .recipe import METADATA_KEY, recipe_of
 from .repairable import mend_layer, plain_codes
 from .source import Source
-from .stream import Job, Progress, Stream, single_threaded_torch, worker_count
+from .stream import Job, Progress, Stream
+from .workers import single_threaded_torch, worker_count
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; `scheme` may be `auto`, `dtype` is for what stays unquantized."""
+    """What the user asked for; `scheme` may be `auto`, `dtype` is for what stays unquantized.
+
+    `max_bytes`: of the file. With it `auto` means any of `candidates` for each layer (None: those
+    that ComfyUI's loader reads), and another scheme means that one or none. `inputs`: measured mean
+    squares of input channels by layer name.
+    """
 
     scheme: str = "auto"
     keep: tuple[str, ...] = ()
     dtype: str | None = None
     device: str = "cpu"
     capability: tuple[int, int] | None = None
+    max_bytes: int | None = None
+    candidates: tuple[str, ...] | None = None
+    inputs: Mapping[str, Sequence[float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,15 +83,22 @@ class Written:
 
 
 def prepare(
-    source: Source, loras: Sequence[LoraFile] = (), request: Request | None = None
+    source: Source,
+    loras: Sequence[LoraFile] = (),
+    request: Request | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Prepared:
-    """Headers in, the whole plan out. Refuses what cannot be done before anything is written."""
+    """Headers in, the whole plan out. Refuses what cannot be done before anything is written.
+
+    With a budget the weights are measured too; `progress` is told of that, and may end it.
+    """
     request = request or Request()
     model = recognise(read(source))
     fused = match(loras, model) if loras else Fused()
-    if request.scheme == "auto":
-        request = replace(request, scheme=auto_scheme(request.device, request.capability)[0])
-    choices = choose(model, request.scheme, keep=request.keep, dtype=request.dtype)
+    preferred = auto_scheme(request.device, request.capability)[0]
+    if request.scheme == "auto" and request.max_bytes is None:
+        request = replace(request, scheme=preferred)
+    candidates = _candidates(request)
     recipe = recipe_of(
         source,
         request.scheme,
@@ -87,9 +106,41 @@ def prepare(
         request.keep,
         request.dtype,
     )
+    recipe = replace(recipe, max_bytes=request.max_bytes, candidates=candidates)
     metadata = {"format": "pt", METADATA_KEY: recipe.to_json()}
-    prepared = lay_out(source, model, choices, request, metadata, fused)
+    budget = None
+    if request.max_bytes is None:
+        choices = choose(model, request.scheme, keep=request.keep, dtype=request.dtype)
+    else:
+        wish = Wish(
+            request.max_bytes, candidates, preferred, request.keep, request.dtype,
+            request.device, request.inputs,
+        )  # fmt: skip
+
+        def size(tried: Sequence[Choice]) -> int:
+            return size_of(specs_of(outputs_of(model, tried, fused)), metadata)
+
+        choices, budget = spend(source, model, fused, wish, size, progress)
+    prepared = lay_out(source, model, choices, request, metadata, fused, budget)
     return replace(prepared, loras=tuple(loras))
+
+
+def _candidates(request: Request) -> tuple[str, ...]:
+    """What a layer may get within a budget; nothing where there is none."""
+    if request.max_bytes is None:
+        return ()
+    if request.scheme != "auto":
+        return (request.scheme,)
+    return request.candidates or readable(COMFYUI)
+
+
+def outputs_of(model: Model, choices: Sequence[Choice], fused: Fused) -> tuple[Output, ...]:
+    """The layers of the new file for these choices, and what else is in a full checkpoint."""
+    prefix = model.written_prefix
+    return (
+        *(output_of(c, c.layer.key in fused.changes, prefix) for c in choices),
+        *(output_of(_beside(layer), touched=False) for layer in model.others),
+    )
 
 
 def lay_out(
@@ -99,25 +150,24 @@ def lay_out(
     request: Request,
     metadata: Mapping[str, str],
     fused: Fused | None = None,
+    budget: Budget | None = None,
 ) -> Prepared:
     """Choices in, the tensors of the new file and its exact size out.
 
     What else is in a full checkpoint (VAE, text encoder) keeps its numbers and its codes.
     """
     fused = fused or Fused()
-    beside = [_beside(layer) for layer in model.others]
-    outputs = (
-        *(output_of(c, c.layer.key in fused.changes, model.written_prefix) for c in choices),
-        *(output_of(c, touched=False) for c in beside),
-    )
+    outputs = outputs_of(model, choices, fused)
     specs = specs_of(outputs)
+    converting = predicted_peak_bytes(outputs, fused, worker_count(request.device))
     plan = Plan(
         family=model.family.name,
-        choices=(*choices, *beside),
+        choices=tuple(output.choice for output in outputs),
         bytes=size_of(specs, metadata),
-        peak_private_bytes=predicted_peak_bytes(outputs, fused, worker_count(request.device)),
+        peak_private_bytes=max(converting, budget.peak_bytes if budget else 0),
         vram_bytes=sum(spec.size_bytes for spec in specs),
         warnings=tuple(_warnings(outputs, fused, model)),
+        budget=budget,
     )
     return Prepared(source, request, outputs, metadata, plan, fused=fused)
 

@@ -49,7 +49,8 @@ class FusedLora:
 class Recipe:
     """Everything that decides the bytes of a converted file, its sources by their fingerprints.
 
-    Two sources that differ only between the sampled numbers have one fingerprint.
+    Two sources that differ only between the sampled numbers have one fingerprint. With `max_bytes`
+    each layer has one of `candidates`, whichever was measured to be worth it.
     """
 
     source: str
@@ -58,9 +59,11 @@ class Recipe:
     keep: tuple[str, ...] = ()
     dtype: str | None = None
     version: str = VERSION
+    max_bytes: int | None = None
+    candidates: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        facts = {
+        facts: dict[str, object] = {
             "version": self.version,
             "source": self.source,
             "scheme": self.scheme,
@@ -68,6 +71,8 @@ class Recipe:
             "keep": list(self.keep),
             "dtype": self.dtype,
         }
+        if self.max_bytes is not None:
+            facts |= {"max_bytes": self.max_bytes, "candidates": list(self.candidates)}
         return json.dumps(facts, separators=(",", ":"))
 
 

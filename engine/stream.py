@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -37,14 +35,10 @@ from .scheme import Tensor
 from .source import Source
 from .stored import all_codecs
 from .tensors import TensorSpec, torch_dtype
+from .workers import Cancelled, side_by_side
 
 # elements of a chunk where the arithmetic is not the CPU's: enough to keep the device busy
 DEVICE_CHUNK_ELEMENTS = {"cuda": 1 << 25, "mps": 1 << 24, "xpu": 1 << 25}
-MAX_WORKERS = 16
-
-
-class Cancelled(Exception):  # noqa: N818 - the user's wish, not an error
-    """The caller's progress function asked to stop."""
 
 
 Progress = Callable[[int, int], None]  # (bytes of source done, bytes of source in all)
@@ -56,22 +50,6 @@ def memory_view(tensor: torch.Tensor) -> memoryview:
     if not size:
         return memoryview(b"")
     return memoryview((ctypes.c_char * size).from_address(tensor.data_ptr())).cast("B")
-
-
-@contextmanager
-def single_threaded_torch() -> Iterator[None]:
-    """Each worker is one thread: torch's own pool would only fight with them. Restored after."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def worker_count(device: str) -> int:
-    """How many layers are worked on at once: one per core, few when a GPU does the arithmetic."""
-    return min(MAX_WORKERS, os.cpu_count() or 1) if device == "cpu" else 2
 
 
 def chunk_rows(layer: Layer, device: str, step: int = 1) -> int:
@@ -143,34 +121,14 @@ class Stream:
         for job in queue[:workers]:
             self._prefetch(job)
         following = dict(zip(map(id, queue), queue[workers:], strict=False))
-        with ThreadPoolExecutor(workers, thread_name_prefix="fusequant") as pool:
-            futures: list[Future[None]] = []
-            try:
-                for job in queue:
-                    futures.append(pool.submit(self._guarded, job, following.get(id(job))))
-                wait(futures, return_when=FIRST_EXCEPTION)
-            except BaseException:  # Ctrl-C while waiting: let the workers go before passing it on
-                self._stop.set()
-                raise
-            finally:
-                for future in futures:
-                    future.cancel()
-        found = [future.exception() for future in futures if not future.cancelled()]
-        errors = [error for error in found if error is not None]
-        if errors:  # workers that were stopped because of the cause say Cancelled
-            raise min(errors, key=lambda error: isinstance(error, Cancelled))
+        tasks = [partial(self._run, job, following.get(id(job))) for job in queue]
+        side_by_side(tasks, workers, self._stop)
 
-    def _guarded(self, job: Job, after: Job | None) -> None:
-        if self._stop.is_set():
-            return
-        try:
-            if after is not None:
-                self._prefetch(after)
-            with torch.inference_mode():
-                self._write_layer(job)
-        except BaseException:
-            self._stop.set()
-            raise
+    def _run(self, job: Job, after: Job | None) -> None:
+        if after is not None:
+            self._prefetch(after)
+        with torch.inference_mode():
+            self._write_layer(job)
 
     @staticmethod
     def _prefetch(job: Job) -> None:

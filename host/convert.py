@@ -16,7 +16,7 @@ from ..engine.fuse.lora import open_lora
 from ..engine.model import families
 from ..engine.pipeline import Prepared, Written, convert, prepare
 from ..engine.pipeline import Request as Conversion
-from ..engine.stream import worker_count
+from ..engine.workers import worker_count
 from .choosing import exact_scheme
 from .model import quantizing_device
 from .paths import output_file

@@ -31,8 +31,9 @@ from ..engine.plan import Choice
 from ..engine.read import read
 from ..engine.rows import RowReader, row_count
 from ..engine.source import Source
-from ..engine.stream import Job, Stream, single_threaded_torch, worker_count
+from ..engine.stream import Job, Stream
 from ..engine.tensors import torch_dtype
+from ..engine.workers import single_threaded_torch, worker_count
 from .choosing import chosen_for
 from .ops import compute_dtype_of, quantized_operations
 from .pristine import Recipe

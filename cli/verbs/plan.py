@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
 
 from ..options import add_conversion, add_source, prepare_from, size_argument
-from ..text import columns, counted_reasons, gigabytes, lora_lines, warning_lines
+from ..text import (
+    budget_lines,
+    columns,
+    counted_reasons,
+    gigabytes,
+    lora_lines,
+    warning_lines,
+)
 from ..verb import Answer, Verb
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """`plan SRC [--lora F[:S]]... --scheme S [--vram GB]`."""
+    """`plan SRC [--lora F[:S]]... --scheme S [--max-gb G] [--vram GB]`."""
     add_source(parser)
     add_conversion(parser)
     parser.add_argument(
@@ -36,6 +45,8 @@ def run(args: argparse.Namespace) -> Answer:
             "loras": [report.to_json() for report in prepared.fused.report],
             "warnings": list(plan.warnings),
         }
+        if plan.budget is not None:
+            answer["budget"] = asdict(plan.budget)
         if args.vram is not None:
             from ...engine.pipeline import placement
 
@@ -61,16 +72,25 @@ def text(answer: Answer) -> str:
     ]
     if "vram" in answer:
         rows.append(("card", _card(answer["vram"])))
+    budget = answer.get("budget")
     return "\n".join(
         [
             f"{answer['file']}: {answer['family']}, to {answer['scheme']}",
             *columns(rows),
+            *(budget_lines(budget) if budget else ()),
             "layers",
-            *counted_reasons(answer["layers"]),
+            *(_each(answer["layers"]) if budget else counted_reasons(answer["layers"])),
             *lora_lines(answer["loras"]),
             *warning_lines(answer["warnings"]),
         ]
     )
+
+
+def _each(layers: Sequence[Answer]) -> list[str]:
+    """Each layer whose scheme was chosen by its error, then how many stay for which reason."""
+    chosen = [layer for layer in layers if " MB" in layer["why"]]
+    rest = [layer for layer in layers if " MB" not in layer["why"]]
+    return [*columns([(layer["name"], layer["why"]) for layer in chosen]), *counted_reasons(rest)]
 
 
 def _card(vram: Answer) -> str:

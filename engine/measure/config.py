@@ -151,7 +151,7 @@ class FluxConfig:
 
     def raised(self) -> dict[str, tuple[Raised, ...]]:
         """What the modulation's bias multiplies the inputs of a block's layers by."""
-        found = {}
+        found: dict[str, tuple[Raised, ...]] = {}
         for i in range(self.double_blocks):
             for side in ("img", "txt"):
                 at = f"double_blocks.{i}.{side}"

@@ -87,7 +87,7 @@ class QwenConfig:
 
     def raised(self) -> dict[str, tuple[Raised, ...]]:
         """What the modulation's bias multiplies the inputs of a block's layers by."""
-        found = {}
+        found: dict[str, tuple[Raised, ...]] = {}
         for i in range(self.blocks):
             for side, parts in ATTENTION.items():
                 at = f"transformer_blocks.{i}"
@@ -177,6 +177,6 @@ class QwenTransformer(Network):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(B, L, hidden) -> q, k, v (B, heads, L, 128), q and k scaled to norm 1 per head."""
         parts = [self.linear(f"{at}.{part}", x) for part in ATTENTION[side][:3]]
-        q, k, v = (part.unflatten(-1, (-1, HEAD_DIM)).transpose(1, 2) for part in parts)
+        q, k, v = (z.reshape(*z.shape[:2], -1, HEAD_DIM).transpose(1, 2) for z in parts)
         norms = [f"{at}.{norm}.weight" for norm in NORMS[side]]
         return self.rms_norm(norms[0], q), self.rms_norm(norms[1], k), v

@@ -69,7 +69,7 @@ def config_for(family: str, shapes: Mapping[str, tuple[int, ...]]) -> Config | N
         config: Config = REFERENCES[family].config_of(shapes)
     except Refused:
         return None
-    return config
+    return config if len(config.shapes()) == len(shapes) else None
 
 
 def make_inputs(

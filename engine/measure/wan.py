@@ -85,7 +85,7 @@ class WanConfig:
 
     def raised(self) -> dict[str, tuple[Raised, ...]]:
         """What the table of each block multiplies the inputs of its layers by."""
-        found = {}
+        found: dict[str, tuple[Raised, ...]] = {}
         for i in range(self.blocks):
             at = f"blocks.{i}"
             attention_inputs = tuple(f"{at}.self_attn.{part}" for part in "qkv")
@@ -141,7 +141,7 @@ class WanTransformer(Network):
         x = F.linear(img, kernel, self.get("patch_embedding.bias").to(img))
         wave = waves(timestep).to(img.dtype)
         time = self.two_layers("time_embedding.0", "time_embedding.2", wave, F.silu)
-        steps = self.linear("time_projection.1", F.silu(time)).unflatten(1, (6, -1))
+        steps = self.linear("time_projection.1", F.silu(time)).reshape(len(time), 6, -1)
         text = self.two_layers("text_embedding.0", "text_embedding.2", txt, gelu)
         angles = turns(picture(grid), img.device, AXES)
         for i in range(self.config.blocks):
@@ -173,5 +173,5 @@ class WanTransformer(Network):
         q = self.rms_norm(f"{at}.norm_q.weight", self.linear(f"{at}.q", x))
         k = self.rms_norm(f"{at}.norm_k.weight", self.linear(f"{at}.k", y))
         v = self.linear(f"{at}.v", y)
-        heads = [z.unflatten(-1, (-1, HEAD_DIM)).transpose(1, 2) for z in (q, k, v)]
-        return self.linear(f"{at}.o", attention(*heads, angles))
+        q, k, v = (z.reshape(*z.shape[:2], -1, HEAD_DIM).transpose(1, 2) for z in (q, k, v))
+        return self.linear(f"{at}.o", attention(q, k, v, angles))

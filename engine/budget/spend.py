@@ -1,0 +1,202 @@
+"""A model and a number of bytes in, the scheme of each layer that keeps the output nearest out.
+
+Every scheme that a layer may get is tried on rows of its real weights, LoRAs added (`weigh`), with
+inputs and sensitivities from the model's own transformer (`learn`) where there is one for it; then
+the bytes are given to those layers where they buy most (`allot`). Where the source is a header
+without numbers, each scheme's bound stands in for what would have been measured.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from ..fuse.lora import Fused
+from ..model import Model
+from ..outputs import keeps_codes
+from ..plan import Budget, Choice, LoraKept, Uniform
+from ..scheme_names import schemes
+from ..source import Source
+from .allot import allot, smallest, total_bytes
+from .insight import NOTHING, Insight, LayerInsight
+from .ways import Ways, Wish, refuse_too_small, ways_of, why
+from .weighed import LoraLeft, Weighed
+
+WORKERS = 4  # each holds a sample and what one scheme makes of it
+COPIES_OF_A_WEIGHT, COPIES_OF_A_SAMPLE = 3, 8  # in float32 at once
+FIXED_BYTES = 96 << 20  # a block's activations, what the C library keeps of freed memory
+PREDICTED = "each scheme's bound for normal weights: a header without numbers cannot be measured"
+
+Progress = Callable[[int, int], None]
+SizeOf = Callable[[Sequence[Choice]], int]  # the bytes of the file for these choices
+Errors = Sequence[Mapping[str, Weighed]]  # by varied layer and scheme
+
+
+@dataclass
+class _Meter:
+    """Adds up what is done by several threads and tells it; what `progress` raises passes on."""
+
+    progress: Progress
+    total: int
+    done: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, count: int) -> None:
+        """Tell that `count` more is done."""
+        with self.lock:
+            self.done += count
+            self.progress(min(self.done, self.total), self.total)
+
+
+def spend(
+    source: Source,
+    model: Model,
+    fused: Fused,
+    wish: Wish,
+    size_of: SizeOf,
+    progress: Progress = lambda done, total: None,
+) -> tuple[tuple[Choice, ...], Budget]:
+    """(one Choice a layer in the model's order, what is predicted of them).
+
+    Refuses a budget that not even the smallest schemes hold, before any weight is read.
+    """
+    ways = ways_of(model, fused, wish)
+    least = smallest(ways.options())
+    least_bytes = size_of(ways.spread(least))
+    refuse_too_small(wish, least_bytes, size_of(ways.spread(ways.uniform("none"))))
+    if source.kind == "spec":
+        errors, how = _predicted(ways), PREDICTED
+    else:
+        errors, how = _measured(source, model, fused, wish, ways, progress)
+    options = ways.options(errors)
+    room = wish.max_bytes - least_bytes + total_bytes(options, least)
+    chosen = allot(options, room) or least
+    while (over := size_of(ways.spread(chosen)) - wish.max_bytes) > 0:
+        room -= over  # headers differ by some bytes for each tensor
+        chosen = allot(options, room) or least
+    picked = _picked(ways, errors, chosen)
+    told = [why(way, found, i) for way, found, i in zip(ways.varied, errors, chosen, strict=True)]
+    known = how not in (PREDICTED, NOTHING.how)
+    budget = Budget(
+        max_bytes=wish.max_bytes,
+        how=how,
+        error=_error(picked) if known else None,
+        uniform=tuple(_uniform(ways, errors, wish, size_of, known)),
+        loras=tuple(_loras(picked)),
+        peak_bytes=0 if source.kind == "spec" else _peak_bytes(model, ways),
+    )
+    return ways.spread(chosen, told), budget
+
+
+def _predicted(ways: Ways) -> list[dict[str, Weighed]]:
+    """From the bound of each scheme; a layer that stays as it is stored has no error."""
+    found = []
+    for way in ways.varied:
+        errors = {name: schemes()[name].worst_error for name in way.schemes}
+        if not way.touched and way.choices[-1].dtype == way.layer.dtype:
+            errors["none"] = 0.0
+        found.append({name: Weighed(error, error**2) for name, error in errors.items()})
+    return found
+
+
+def _measured(
+    source: Source, model: Model, fused: Fused, wish: Wish, ways: Ways, progress: Progress
+) -> tuple[list[dict[str, Weighed]], str]:
+    """(the error of every way to store each layer, where it comes from)."""
+    from ..workers import side_by_side, single_threaded_torch, worker_count
+    from .learn import learn, learned_bytes
+    from .weigh import sample_bytes, sample_of, weigh
+
+    sizes = [sample_bytes(way.layer) for way in ways.varied]
+    meter = _Meter(progress, learned_bytes(model) + sum(sizes))
+    insight = _with_inputs(learn(source, model, fused, wish.device, meter.add), wish.inputs)
+    found: list[dict[str, Weighed]] = [{} for _ in ways.varied]
+
+    def task(i: int) -> None:
+        way = ways.varied[i]
+        kept = next((n for n in way.schemes if keeps_codes(way.layer, n, way.touched)), None)
+        found[i] = weigh(
+            way.layer.name,
+            sample_of(way.layer, source, fused),
+            [schemes()[name] for name in way.schemes],
+            insight.layers.get(way.layer.name, LayerInsight()),
+            way.choices[-1].dtype,
+            kept,
+        )
+        meter.add(sizes[i])
+
+    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    with single_threaded_torch():
+        tasks = [partial(task, i) for i in order]
+        side_by_side(tasks, min(WORKERS, worker_count("cpu")), threading.Event())
+    return found, insight.how
+
+
+def _peak_bytes(model: Model, ways: Ways) -> int:
+    """The private memory of measuring: one whole weight and its product, or the hungriest samples.
+
+    Copies counted on models of 0.1 to 4 GB.
+    """
+    from .weigh import sample_bytes
+
+    largest = max((layer.elements for layer in model.layers), default=0)
+    samples = sorted((2 * sample_bytes(way.layer) for way in ways.varied), reverse=True)
+    return max(
+        FIXED_BYTES + COPIES_OF_A_WEIGHT * 4 * largest,
+        FIXED_BYTES + COPIES_OF_A_SAMPLE * sum(samples[:WORKERS]),
+    )
+
+
+def _with_inputs(insight: Insight, measured: Mapping[str, Sequence[float]] | None) -> Insight:
+    """The insight with the input channels as they were measured."""
+    if not measured:
+        return insight
+    import torch
+
+    layers = dict(insight.layers)
+    for name, values in measured.items():
+        inputs = torch.as_tensor(values, dtype=torch.float32)
+        layers[name] = replace(layers.get(name, LayerInsight()), inputs=inputs)
+    return Insight(layers, f"inputs as measured while sampling; {insight.how}")
+
+
+def _picked(ways: Ways, errors: Errors, chosen: Sequence[int]) -> list[Weighed]:
+    """What the chosen way does to each varied layer."""
+    every = zip(ways.varied, errors, chosen, strict=True)
+    return [found[way.schemes[i]] for way, found, i in every]
+
+
+def _error(picked: Iterable[Weighed]) -> float:
+    """The relative error of the model's output: errors of layers have nothing to do with another.
+
+    LoRA damage is part of the cost, not of the error.
+    """
+    return math.sqrt(sum(one.moved for one in picked))
+
+
+def _uniform(
+    ways: Ways, errors: Errors, wish: Wish, size_of: SizeOf, known: bool
+) -> Iterable[Uniform]:
+    """What the file would be with one scheme for all layers."""
+    for scheme in wish.candidates:
+        chosen = ways.uniform(scheme)
+        error = _error(_picked(ways, errors, chosen)) if known else None
+        yield Uniform(scheme, size_of(ways.spread(chosen)), error)
+
+
+def _loras(picked: Iterable[Weighed]) -> Iterable[LoraKept]:
+    """What is left of each LoRA in all layers, each layer by the energy of its delta."""
+    by_file: dict[str, list[LoraLeft]] = {}
+    for one in picked:
+        for path, left in one.loras:
+            by_file.setdefault(path, []).append(left)
+    for path, found in by_file.items():
+        total = sum(left.energy for left in found) or 1.0
+        yield LoraKept(
+            path,
+            sum(left.energy * left.norm_ratio for left in found) / total,
+            sum(left.energy * left.cosine for left in found) / total,
+        )
