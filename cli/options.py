@@ -14,6 +14,9 @@ from ..engine.errors import Refused
 from ..engine.tensors import SPELLINGS
 from .progress import Bar
 
+# of engine.rounding, which knows torch
+ROUNDINGS = ("nearest", "search", "learned")
+
 if TYPE_CHECKING:
     from ..engine.fuse.lora import LoraFile
     from ..engine.pipeline import Prepared
@@ -126,6 +129,14 @@ def add_conversion(parser: argparse.ArgumentParser, scheme: str | None = "auto")
         "mixed so that the output moves least; with --scheme, only that one and none",
     )
     parser.add_argument(
+        "--rounding",
+        choices=ROUNDINGS,
+        default=ROUNDINGS[0],
+        help="how weights are rounded: to the nearest code; search: a finer scale where cutting "
+        "off the largest numbers pays; learned: search, then later numbers take up the errors of "
+        "earlier ones. Both take longer: see the README",
+    )
+    parser.add_argument(
         "--loads-in",
         choices=READERS,
         default=COMFYUI,
@@ -164,6 +175,7 @@ def prepare_from(args: argparse.Namespace) -> Prepared:
         capability=_capability(device),
         max_bytes=args.max_bytes,
         candidates=readable(args.loads_in),
+        rounding=args.rounding,
     )
     bar = Bar("measuring", quiet=args.json)
     try:

@@ -13,14 +13,17 @@ from functools import partial
 from pathlib import Path
 
 from .auto import auto_scheme
+from .budget.learn import learn, learned_bytes
 from .budget.readers import COMFYUI, readable
 from .budget.spend import spend
 from .budget.ways import Wish
 from .choose import choose
 from .files.writer import Writer, size_of
 from .fuse.lora import Fused, LoraFile, match
+from .insight import Insight
 from .layer import Layer
 from .memory import predicted_peak_bytes
+from .meter import Meter, Progress, silent
 from .model import Model, recognise
 from .outputs import Output, output_of, specs_of
 from .place.budget import Placement, place
@@ -28,8 +31,10 @@ from .plan import Budget, Choice, Plan
 from .read import read
 from .recipe import METADATA_KEY, recipe_of
 from .repairable import mend_layer, plain_codes
+from .rounding import NEAREST, rounder
+from .rows import all_schemes
 from .source import Source
-from .stream import Job, Progress, Stream
+from .stream import Job, Stream
 from .workers import single_threaded_torch, worker_count
 
 
@@ -38,8 +43,8 @@ class Request:
     """What the user asked for; `scheme` may be `auto`, `dtype` is for what stays unquantized.
 
     `max_bytes`: of the file. With it `auto` means any of `candidates` for each layer (None: those
-    that ComfyUI's loader reads), and another scheme means that one or none. `inputs`: measured mean
-    squares of input channels by layer name.
+    that ComfyUI's loader reads), and another scheme means that one or none. `rounding`: one of
+    rounding.ROUNDINGS. `inputs`: measured mean squares of input channels by layer name.
     """
 
     scheme: str = "auto"
@@ -49,6 +54,7 @@ class Request:
     capability: tuple[int, int] | None = None
     max_bytes: int | None = None
     candidates: tuple[str, ...] | None = None
+    rounding: str = NEAREST
     inputs: Mapping[str, Sequence[float]] | None = None
 
 
@@ -58,11 +64,13 @@ class Prepared:
 
     source: Source
     request: Request
+    model: Model
     outputs: tuple[Output, ...]
     metadata: Mapping[str, str]
     plan: Plan
     loras: tuple[LoraFile, ...] = ()
     fused: Fused = field(default_factory=Fused)
+    insight: Insight | None = None  # what is known of the layers, where they were looked at
 
     def close(self) -> None:
         """Close the source and the LoRAs."""
@@ -86,7 +94,7 @@ def prepare(
     source: Source,
     loras: Sequence[LoraFile] = (),
     request: Request | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> Prepared:
     """Headers in, the whole plan out. Refuses what cannot be done before anything is written.
 
@@ -106,23 +114,25 @@ def prepare(
         request.keep,
         request.dtype,
     )
-    recipe = replace(recipe, max_bytes=request.max_bytes, candidates=candidates)
+    recipe = replace(
+        recipe, max_bytes=request.max_bytes, candidates=candidates, rounding=request.rounding
+    )
     metadata = {"format": "pt", METADATA_KEY: recipe.to_json()}
-    budget = None
+    budget = insight = None
     if request.max_bytes is None:
         choices = choose(model, request.scheme, keep=request.keep, dtype=request.dtype)
     else:
         wish = Wish(
             request.max_bytes, candidates, preferred, request.keep, request.dtype,
-            request.device, request.inputs,
+            request.device, request.rounding, request.inputs,
         )  # fmt: skip
 
         def size(tried: Sequence[Choice]) -> int:
             return size_of(specs_of(outputs_of(model, tried, fused)), metadata)
 
-        choices, budget = spend(source, model, fused, wish, size, progress)
+        choices, budget, insight = spend(source, model, fused, wish, size, progress)
     prepared = lay_out(source, model, choices, request, metadata, fused, budget)
-    return replace(prepared, loras=tuple(loras))
+    return replace(prepared, loras=tuple(loras), insight=insight)
 
 
 def _candidates(request: Request) -> tuple[str, ...]:
@@ -169,7 +179,7 @@ def lay_out(
         warnings=tuple(_warnings(outputs, fused, model)),
         budget=budget,
     )
-    return Prepared(source, request, outputs, metadata, plan, fused=fused)
+    return Prepared(source, request, model, outputs, metadata, plan, fused=fused)
 
 
 def _beside(layer: Layer) -> Choice:
@@ -199,11 +209,10 @@ def _warnings(outputs: Sequence[Output], fused: Fused, model: Model) -> list[str
     return found
 
 
-def convert(
-    prepared: Prepared, target: Path, progress: Progress = lambda done, total: None
-) -> Written:
+def convert(prepared: Prepared, target: Path, progress: Progress = silent) -> Written:
     """Write the file that the plan describes; on any error nothing is left behind."""
     started = time.perf_counter()
+    prepared, progress = _learned(prepared, progress)
     jobs = [_job(prepared, output) for output in prepared.outputs]
     total = sum(job.source_bytes for job in jobs)
     writer = Writer(target, specs_of(prepared.outputs), prepared.metadata, prepared.close)
@@ -228,8 +237,32 @@ def placement(prepared: Prepared, vram_bytes: int) -> Placement:
     return place(sizes, vram_bytes)
 
 
+def _learned(prepared: Prepared, progress: Progress) -> tuple[Prepared, Progress]:
+    """With what rounding must know of the layers, and the progress of what is left to do."""
+    request = prepared.request
+    if request.rounding == NEAREST or prepared.insight is not None:
+        return prepared, progress
+    before = learned_bytes(prepared.model)
+    source_bytes = sum(_job(prepared, output).source_bytes for output in prepared.outputs)
+    meter = Meter(progress, before + source_bytes)
+    insight = learn(
+        prepared.source, prepared.model, prepared.fused, request.device, request.inputs, meter.add
+    )
+    return (
+        replace(prepared, insight=insight),
+        lambda done, total: progress(before + done, before + total),
+    )
+
+
 def _job(prepared: Prepared, output: Output) -> Job:
-    layer, fused = output.choice.layer, prepared.fused
-    touched = layer.key in fused.changes
-    fuse = partial(fused.reader, layer) if touched else None
-    return Job(output, prepared.source, fuse, prepared.request.device)
+    choice, fused, request = output.choice, prepared.fused, prepared.request
+    layer = choice.layer
+    fuse = partial(fused.reader, layer) if layer.key in fused.changes else None
+    if prepared.insight is None or not layer.is_matrix:
+        return Job(output, prepared.source, fuse, request.device)
+    known = prepared.insight.layers.get(layer.name)
+    rounding = partial(
+        rounder, all_schemes()[choice.scheme], layer.shape[1], request.rounding, choice.dtype,
+        known, request.device,
+    )  # fmt: skip
+    return Job(output, prepared.source, fuse, request.device, rounding)

@@ -12,6 +12,7 @@ from .source import Source
 VERSION = "0.1.0"
 METADATA_KEY = "fusequant"
 _SAMPLE_BYTES = 4096
+NEAREST = "nearest"  # the rounding that needs no word
 
 
 def fingerprint(source: Source) -> str:
@@ -61,6 +62,7 @@ class Recipe:
     version: str = VERSION
     max_bytes: int | None = None
     candidates: tuple[str, ...] = ()
+    rounding: str = NEAREST
 
     def to_json(self) -> str:
         facts: dict[str, object] = {
@@ -73,6 +75,8 @@ class Recipe:
         }
         if self.max_bytes is not None:
             facts |= {"max_bytes": self.max_bytes, "candidates": list(self.candidates)}
+        if self.rounding != NEAREST:
+            facts["rounding"] = self.rounding
         return json.dumps(facts, separators=(",", ":"))
 
 

@@ -82,6 +82,8 @@ class Scheme:
     dequantize(tensors, settings) -> (rows, k) float32: from the pieces of a run of rows, any scale
         shape that the readers of this storage accept; `settings` is the layer's JSON.
     linear(x, tensors, settings, bias) -> y: what the layer computes, on the backend in force.
+    rotated(k) -> the size of the groups that the inputs are rotated in before they are rounded, by
+        `ops.rotate_groups`, or None: not at all. Scales are chosen for the rotated numbers.
     `worst_error` bounds |dequantize(quantize(w)) - w| / |w| (Frobenius) for w from N(0, 1).
     `aliases` maps what other tools call it to the backend that the name means, or None.
     """
@@ -103,5 +105,6 @@ class Scheme:
     row_axis: Mapping[str, int] = field(default_factory=lambda: {"weight": 0, "scale": 0})
     row_step: int = 1
     refuses: Callable[[int, int], str | None] = lambda n, k: None
+    rotated: Callable[[int], int | None] = lambda k: None
     aliases: Mapping[str, str | None] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)

@@ -21,7 +21,9 @@ from .files.writer import Writer
 from .gather import Gathered
 from .layer import Layer
 from .memory import CHUNK_ELEMENTS
+from .meter import Progress
 from .outputs import Output
+from .rounding import Rounder
 from .rows import (
     RowReader,
     all_schemes,
@@ -39,9 +41,6 @@ from .workers import Cancelled, side_by_side
 
 # elements of a chunk where the arithmetic is not the CPU's: enough to keep the device busy
 DEVICE_CHUNK_ELEMENTS = {"cuda": 1 << 25, "mps": 1 << 24, "xpu": 1 << 25}
-
-
-Progress = Callable[[int, int], None]  # (bytes of source done, bytes of source in all)
 
 
 def memory_view(tensor: torch.Tensor) -> memoryview:
@@ -64,12 +63,14 @@ class Job:
     """One layer of the new file, who reads its rows and what a chunk of it is computed on.
 
     `fuse` adds the LoRAs to a reader and holds their tensors from then on; None: no LoRA is meant.
+    `rounder` makes what rounds its rows with a smaller error, where that is asked for.
     """
 
     output: Output
     source: Source
     fuse: Callable[[RowReader], RowReader] | None
     device: str
+    rounder: Callable[[], Rounder | None] = lambda: None
 
     @property
     def layer(self) -> Layer:
@@ -230,13 +231,18 @@ class Stream:
     def _quantize(self, job: Job) -> None:
         scheme = all_schemes()[job.output.choice.scheme]
         layer, rows = job.layer, job.rows()
+        rounder = job.rounder()
         amax = self._largest(job, rows) if isinstance(scheme.granularity, Tensor) else None
+        if rounder is not None and amax is not None and bool(torch.isfinite(amax)):
+            spans = list(job.spans(scheme.row_step))
+            amax *= rounder.share(job.chunk(rows, *spans[len(spans) // 2]), amax)
         weight = job.output.tensors["weight"]
         row_bytes = weight.size_bytes // layer.shape[0]
         gathered = Gathered(scheme, job.output.tensors)
         for start, stop in job.spans(scheme.row_step):
             chunk = job.chunk(rows, start, stop).to(job.device)
-            pieces = scheme.quantize(chunk, amax, job.output.choice.dtype)
+            ready = chunk if rounder is None else rounder(chunk, amax)
+            pieces = scheme.quantize(ready, amax, job.output.choice.dtype)
             self._put(weight, pieces.pop("weight"), start * row_bytes)
             self._refuse_non_finite(layer, chunk, pieces["scale"])
             gathered.add(pieces)

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
 from ..fuse.lora import Fused
+from ..insight import NOTHING, Insight, LayerInsight
 from ..layer import Layer
 from ..measure.config import Config
 from ..measure.references import config_for
 from ..model import Model
 from ..rows import row_count, rows_of
 from ..source import Source
-from .insight import NOTHING, Insight
 from .probe import USES, probe
 
 Advance = Callable[[int], None]  # told how many bytes of 16-bit numbers have been gone through
 
 
 def learn(
-    source: Source, model: Model, fused: Fused, device: str, advance: Advance = lambda count: None
+    source: Source,
+    model: Model,
+    fused: Fused,
+    device: str,
+    inputs: Mapping[str, Sequence[float]] | None = None,
+    advance: Advance = lambda count: None,
 ) -> Insight:
-    """What the model's own transformer shows, LoRAs added; `NOTHING` where we have none for it.
+    """What the model's own transformer shows, LoRAs added; nothing where we have none for it.
 
+    `inputs`: mean squares of input channels that were measured, which take the place of its own.
     What `advance` raises ends the work.
     """
+    return with_inputs(_shown(source, model, fused, device, advance), inputs)
+
+
+def with_inputs(insight: Insight, measured: Mapping[str, Sequence[float]] | None) -> Insight:
+    """The insight with input channels as they were measured, to which no directions belong."""
+    if not measured:
+        return insight
+    layers = dict(insight.layers)
+    for name, values in measured.items():
+        inputs = torch.as_tensor(values, dtype=torch.float32)
+        layers[name] = replace(layers.get(name, LayerInsight()), inputs=inputs, directions=None)
+    return Insight(layers, f"inputs as measured while sampling; {insight.how}")
+
+
+def _shown(source: Source, model: Model, fused: Fused, device: str, advance: Advance) -> Insight:
     config = _config_of(model)
     if config is None:
         return NOTHING
@@ -36,10 +58,17 @@ def learn(
         reader = fused.reader(layer, rows_of(layer, source))
         return reader(0, row_count(layer)).reshape(layer.shape).to(device)
 
-    def used(name: str) -> None:
-        advance(_bytes(layers[f"{name}.weight"]))
+    left = learned_bytes(model)
 
-    return probe(config, get, used, device)
+    def used(name: str) -> None:
+        nonlocal left
+        count = _bytes(layers[f"{name}.weight"])
+        left -= count
+        advance(count)
+
+    found = probe(config, get, used, device)
+    advance(left)  # outside the blocks a weight is used twice
+    return found
 
 
 def learned_bytes(model: Model) -> int:

@@ -11,17 +11,17 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ..fuse.lora import Fused
+from ..insight import Insight, LayerInsight
+from ..meter import Meter, Progress, silent
 from ..model import Model
 from ..outputs import keeps_codes
 from ..plan import Budget, Choice, LoraKept, Uniform
 from ..scheme_names import schemes
 from ..source import Source
 from .allot import allot, smallest, total_bytes
-from .insight import NOTHING, Insight, LayerInsight
 from .ways import Ways, Wish, refuse_too_small, ways_of, why
 from .weighed import LoraLeft, Weighed
 
@@ -30,25 +30,8 @@ COPIES_OF_A_WEIGHT, COPIES_OF_A_SAMPLE = 3, 8  # in float32 at once
 FIXED_BYTES = 96 << 20  # a block's activations, what the C library keeps of freed memory
 PREDICTED = "each scheme's bound for normal weights: a header without numbers cannot be measured"
 
-Progress = Callable[[int, int], None]
 SizeOf = Callable[[Sequence[Choice]], int]  # the bytes of the file for these choices
 Errors = Sequence[Mapping[str, Weighed]]  # by varied layer and scheme
-
-
-@dataclass
-class _Meter:
-    """Adds up what is done by several threads and tells it; what `progress` raises passes on."""
-
-    progress: Progress
-    total: int
-    done: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, count: int) -> None:
-        """Tell that `count` more is done."""
-        with self.lock:
-            self.done += count
-            self.progress(min(self.done, self.total), self.total)
 
 
 def spend(
@@ -57,9 +40,9 @@ def spend(
     fused: Fused,
     wish: Wish,
     size_of: SizeOf,
-    progress: Progress = lambda done, total: None,
-) -> tuple[tuple[Choice, ...], Budget]:
-    """(one Choice a layer in the model's order, what is predicted of them).
+    progress: Progress = silent,
+) -> tuple[tuple[Choice, ...], Budget, Insight]:
+    """(one Choice a layer in the model's order, what is predicted of them, what is known).
 
     Refuses a budget that not even the smallest schemes hold, before any weight is read.
     """
@@ -68,9 +51,9 @@ def spend(
     least_bytes = size_of(ways.spread(least))
     refuse_too_small(wish, least_bytes, size_of(ways.spread(ways.uniform("none"))))
     if source.kind == "spec":
-        errors, how = _predicted(ways), PREDICTED
+        errors, insight = _predicted(ways), Insight({}, PREDICTED)
     else:
-        errors, how = _measured(source, model, fused, wish, ways, progress)
+        errors, insight = _measured(source, model, fused, wish, ways, progress)
     options = ways.options(errors)
     room = wish.max_bytes - least_bytes + total_bytes(options, least)
     chosen = allot(options, room) or least
@@ -79,16 +62,16 @@ def spend(
         chosen = allot(options, room) or least
     picked = _picked(ways, errors, chosen)
     told = [why(way, found, i) for way, found, i in zip(ways.varied, errors, chosen, strict=True)]
-    known = how not in (PREDICTED, NOTHING.how)
+    known = any(layer.sensitivity is not None for layer in insight.layers.values())
     budget = Budget(
         max_bytes=wish.max_bytes,
-        how=how,
+        how=insight.how,
         error=_error(picked) if known else None,
         uniform=tuple(_uniform(ways, errors, wish, size_of, known)),
         loras=tuple(_loras(picked)),
         peak_bytes=0 if source.kind == "spec" else _peak_bytes(model, ways),
     )
-    return ways.spread(chosen, told), budget
+    return ways.spread(chosen, told), budget, insight
 
 
 def _predicted(ways: Ways) -> list[dict[str, Weighed]]:
@@ -104,15 +87,15 @@ def _predicted(ways: Ways) -> list[dict[str, Weighed]]:
 
 def _measured(
     source: Source, model: Model, fused: Fused, wish: Wish, ways: Ways, progress: Progress
-) -> tuple[list[dict[str, Weighed]], str]:
-    """(the error of every way to store each layer, where it comes from)."""
+) -> tuple[list[dict[str, Weighed]], Insight]:
+    """(the error of every way to store each layer, what is known of the layers)."""
     from ..workers import side_by_side, single_threaded_torch, worker_count
     from .learn import learn, learned_bytes
     from .weigh import sample_bytes, sample_of, weigh
 
     sizes = [sample_bytes(way.layer) for way in ways.varied]
-    meter = _Meter(progress, learned_bytes(model) + sum(sizes))
-    insight = _with_inputs(learn(source, model, fused, wish.device, meter.add), wish.inputs)
+    meter = Meter(progress, learned_bytes(model) + sum(sizes))
+    insight = learn(source, model, fused, wish.device, wish.inputs, meter.add)
     found: list[dict[str, Weighed]] = [{} for _ in ways.varied]
 
     def task(i: int) -> None:
@@ -124,6 +107,7 @@ def _measured(
             [schemes()[name] for name in way.schemes],
             insight.layers.get(way.layer.name, LayerInsight()),
             way.choices[-1].dtype,
+            wish.rounding,
             kept,
         )
         meter.add(sizes[i])
@@ -132,7 +116,7 @@ def _measured(
     with single_threaded_torch():
         tasks = [partial(task, i) for i in order]
         side_by_side(tasks, min(WORKERS, worker_count("cpu")), threading.Event())
-    return found, insight.how
+    return found, insight
 
 
 def _peak_bytes(model: Model, ways: Ways) -> int:
@@ -148,19 +132,6 @@ def _peak_bytes(model: Model, ways: Ways) -> int:
         FIXED_BYTES + COPIES_OF_A_WEIGHT * 4 * largest,
         FIXED_BYTES + COPIES_OF_A_SAMPLE * sum(samples[:WORKERS]),
     )
-
-
-def _with_inputs(insight: Insight, measured: Mapping[str, Sequence[float]] | None) -> Insight:
-    """The insight with the input channels as they were measured."""
-    if not measured:
-        return insight
-    import torch
-
-    layers = dict(insight.layers)
-    for name, values in measured.items():
-        inputs = torch.as_tensor(values, dtype=torch.float32)
-        layers[name] = replace(layers.get(name, LayerInsight()), inputs=inputs)
-    return Insight(layers, f"inputs as measured while sampling; {insight.how}")
 
 
 def _picked(ways: Ways, errors: Errors, chosen: Sequence[int]) -> list[Weighed]:

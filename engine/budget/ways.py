@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +15,7 @@ from ..plan import Choice
 from .allot import Option
 from .weighed import Weighed
 
+HEADER_LINE_BYTES = 72  # of a tensor, without its name and shape
 NEARLY = 0.95  # a scheme must be better than the preferred one by this factor to be mixed in
 _SPELLED = {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F64": "fp64"}
 
@@ -34,6 +34,7 @@ class Wish:
     keep: tuple[str, ...] = ()
     dtype: str | None = None
     device: str = "cpu"
+    rounding: str = "nearest"
     inputs: Mapping[str, Sequence[float]] | None = None
 
 
@@ -115,7 +116,10 @@ def ways_of(model: Model, fused: Fused, wish: Wish) -> Ways:
 
 
 def _bytes_of(choice: Choice, touched: bool, prefix: str) -> int:
-    return sum(spec.size_bytes for spec in output_of(choice, touched, prefix).tensors.values())
+    """The bytes of a layer's tensors, and about those of their lines in the header."""
+    tensors = output_of(choice, touched, prefix).tensors.values()
+    lines = (len(spec.name) + len(str(spec.shape)) + HEADER_LINE_BYTES for spec in tensors)
+    return sum(spec.size_bytes for spec in tensors) + sum(lines)
 
 
 def refuse_too_small(wish: Wish, least: int, whole: int) -> None:
@@ -124,12 +128,18 @@ def refuse_too_small(wish: Wish, least: int, whole: int) -> None:
         return
     raise Refused(
         "budget-too-small",
-        found=f"{wish.max_bytes / 1e9:.3f} GB",
-        expected=f"at least {math.ceil(least / 1e6) / 1e3:.3f} GB, where each layer has the "
-        f"smallest of {', '.join(wish.candidates)} ({whole / 1e9:.3f} GB unquantized)",
+        found=_gigabytes(wish.max_bytes),
+        expected=f"at least {_gigabytes(least)}, where each layer has the smallest of "
+        f"{', '.join(wish.candidates)} ({_gigabytes(whole)} unquantized)",
         fix="allow more bytes, keep fewer layers, or let smaller schemes in: scheme auto, and "
         "--loads-in fusequant for a file that is opened by Load FP8 DiT",
     )
+
+
+def _gigabytes(count: int) -> str:
+    """GB with four digits, rounded up, so that what is said to be enough is enough."""
+    unit = 10 ** max(0, len(str(count)) - 4)
+    return f"{-(-count // unit) * unit / 1e9:.6g} GB"
 
 
 def why(way: Layered, found: Mapping[str, Weighed], picked: int) -> str:

@@ -26,12 +26,13 @@ import torch
 from ...kernels import registry
 from ..errors import Refused
 from ..fuse.lora import Fused
+from ..insight import LayerInsight
 from ..layer import Layer
 from ..measure.synthetic import generator
+from ..rounding import NEAREST, rounder
 from ..rows import RowReader, row_count, row_elements, rows_of
 from ..scheme import Scheme
 from ..source import Source
-from .insight import LayerInsight
 from .weighed import LoraLeft, Weighed
 
 SAMPLE_ELEMENTS = 1 << 21  # of a layer: 3 % of FLUX's largest
@@ -92,6 +93,7 @@ def weigh(
     schemes: Sequence[Scheme],
     insight: LayerInsight,
     dtype: str,
+    rounding: str = NEAREST,
     kept: str | None = None,
 ) -> dict[str, Weighed]:
     """{scheme: what it does to the layer}. `dtype`: as in Scheme.pieces.
@@ -105,7 +107,8 @@ def weigh(
     counts, energy = _counts(sample.indices, insight), _energy(insight)
     found = {}
     for scheme in schemes:
-        made = scheme.quantize(sample.rows, None, dtype)
+        better = rounder(scheme, k, rounding, dtype, insight)
+        made = scheme.quantize(better(sample.rows) if better else sample.rows, None, dtype)
         settings = {**scheme.config(n, k), **scheme.settings}
         stored = scheme.dequantize(made, settings)
         with registry.use_backend("reference"):  # the same numbers on every machine
@@ -144,7 +147,7 @@ def _energy(insight: LayerInsight) -> float:
 def _ratio(part: torch.Tensor, whole: torch.Tensor, counts: torch.Tensor) -> float:
     """sum(counts * part) / sum(counts * whole) in float64; 0 where there is nothing."""
     below = float((counts.double() * whole.double()).sum())
-    return float((counts.double() * part.double()).sum()) / below if below > 0 else 0.0
+    return float((counts.double() * part.double()).sum()) / below if below else 0.0
 
 
 def _left(delta: torch.Tensor, error: torch.Tensor, weight: torch.Tensor) -> LoraLeft:

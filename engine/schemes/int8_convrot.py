@@ -86,5 +86,6 @@ SCHEME = Scheme(
     linear=linear,
     worst_error=0.012,
     refuses=refuses,
+    rotated=rotation,
     aliases={"convrot": None, "int8-tensorwise-convrot": None},
 )

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from fusequant.engine.allot import Option, allot, smallest, total_bytes, total_cost
+from fusequant.engine.budget.allot import Option, allot, smallest, total_bytes, total_cost
 
 Layers = list[list[Option]]
 

@@ -14,13 +14,12 @@ import pytest
 import torch
 
 from fusequant.engine.budget import weigh
-from fusequant.engine.budget.insight import Insight, LayerInsight
 from fusequant.engine.budget.probe import USES, probe
 from fusequant.engine.budget.readers import COMFYUI, FUSEQUANT, readable
 from fusequant.engine.errors import Refused
 from fusequant.engine.files.open import open_source
-from fusequant.engine.files.safetensors import open_safetensors
 from fusequant.engine.fuse.lora import open_lora
+from fusequant.engine.insight import LayerInsight
 from fusequant.engine.measure import quality
 from fusequant.engine.measure.config import Config, FluxConfig
 from fusequant.engine.measure.lora import write_lora
@@ -115,17 +114,17 @@ def test_a_budgeted_file_is_within_its_bytes_and_better_than_plain_ones(
 
     plain = prepare(open_source(source), [], Request(scheme="int8_convrot"))
     convert(plain, tmp_path / "plain.safetensors")
-    limit = (tmp_path / "plain.safetensors").stat().st_size
-    prepared = planned(source, limit)
+    limit = (tmp_path / "plain.safetensors").stat().st_size + 400  # a longer recipe
+    prepared = planned(source, limit, rounding="learned")
     told = budget_of(prepared)
     made = convert(prepared, tmp_path / "made.safetensors")
     assert made.bytes == prepared.plan.bytes == made.out.stat().st_size <= limit
     errors = [moved(tmp_path / "made.safetensors"), moved(tmp_path / "plain.safetensors")]
-    assert errors[0] < 0.95 * errors[1]
+    assert errors[0] < 0.88 * errors[1]
     assert told.error is not None
     assert 0.6 < told.error / errors[0] < 1.6
     by_scheme = {one.scheme: one for one in told.uniform}
-    assert by_scheme["int8_convrot"].bytes == pytest.approx(limit, abs=200)
+    assert by_scheme["int8_convrot"].bytes == pytest.approx(limit, abs=400)
     assert told.error < (by_scheme["int8_convrot"].error or 0)
 
 
@@ -150,9 +149,9 @@ def test_too_small_a_budget_is_refused_with_the_smallest_that_works(
     assert refused.value.kind == "budget-too-small"
     least = int(float(refused.value.expected.split()[2]) * 1e9)
     found = planned(files["flux"], least)
-    assert least - 1000 < found.plan.bytes + 1000
+    assert 0.999 * least < found.plan.bytes <= least
     with pytest.raises(Refused, match="budget-too-small"):
-        planned(files["flux"], found.plan.bytes - 100_000)
+        planned(files["flux"], int(0.998 * least))
 
 
 def test_a_budget_goes_with_keep_dtype_a_lora_and_one_scheme(files: Mapping[str, Path]) -> None:
@@ -178,7 +177,7 @@ def test_a_budget_goes_with_keep_dtype_a_lora_and_one_scheme(files: Mapping[str,
 def test_reasons_name_the_error_the_bytes_and_what_better_would_cost(
     files: Mapping[str, Path],
 ) -> None:
-    found = planned(files["flux"], int(0.52 * files["flux"].stat().st_size), candidates=("int8",))
+    found = planned(files["flux"], int(0.72 * files["flux"].stat().st_size), candidates=("int8",))
     told = [c.why for c in found.plan.choices if c.scheme == "int8"]
     assert all(why.startswith("int8: 0.0") and " MB; bf16 would cost " in why for why in told)
     stayed = [c.why for c in found.plan.choices if c.why.startswith("bf16: 0.0000 at ")]
@@ -190,9 +189,11 @@ def test_the_same_request_gives_the_same_plan(
     files: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = int(0.5 * files["wan"].stat().st_size)
-    first = planned(files["wan"], limit).plan
+    first = planned(files["wan"], limit)
     monkeypatch.setattr("fusequant.engine.budget.spend.WORKERS", 1)
-    assert planned(files["wan"], limit).plan == first
+    again = planned(files["wan"], limit)
+    assert again.plan.choices == first.plan.choices
+    assert budget_of(again).error == budget_of(first).error
 
 
 def test_a_spec_has_no_numbers_and_the_plan_says_so() -> None:
@@ -220,14 +221,16 @@ def test_a_model_without_a_reference_has_all_its_layers_count_alike(tmp_path: Pa
     assert sum(c.scheme == "none" for c in found.plan.choices) < 4
 
 
-def test_what_is_kept_as_codes_has_no_error_in_its_weights(
-    files: Mapping[str, Path], tmp_path: Path
-) -> None:
-    convert(prepare(open_source(files["flux"]), [], Request(scheme="fp8")), tmp_path / "fp8")
-    stored = (tmp_path / "fp8").stat().st_size
-    found = planned(tmp_path / "fp8", stored + 2000)
-    counted = [c.scheme for c in found.plan.choices if c.scheme != "none"]
-    assert set(counted) == {"fp8"}
+def test_codes_that_are_kept_have_no_error_in_their_weights() -> None:
+    rows = torch.randn(64, 256, generator=torch.manual_seed(3))
+    sample, tried = weigh.Sample(rows, torch.arange(64)), [all_schemes()["int8_weight_only"]]
+    (again,) = weigh.weigh("x", sample, tried, LayerInsight(), "BF16").values()
+    (kept,) = weigh.weigh(
+        "x", sample, tried, LayerInsight(), "BF16", kept="int8_weight_only"
+    ).values()
+    assert again.error > 0.005
+    assert kept.error < 1e-6
+    assert kept.damage == 0
 
 
 def test_measured_inputs_take_the_place_of_the_model_s_own(files: Mapping[str, Path]) -> None:
@@ -337,5 +340,3 @@ def test_a_sample_is_all_of_a_small_layer_and_a_spread_of_a_large_one() -> None:
     assert 600 < rows < 800
     assert spans[0][0] == 0
     assert spans[-1][1] == 20_000
-    assert isinstance(Insight({}, "").layers, dict)
-    assert open_safetensors is not None

@@ -16,12 +16,15 @@ class LayerInsight:
 
     `inputs` (k): mean square of each input channel. `outputs` (n): mean square of each output
     channel before the bias. `sensitivity` (n): the squared relative error of the model's output for
-    an error of variance 1 on each output channel, of all tokens.
+    an error of variance 1 on each output channel, of all tokens. `directions` (r, k): the rows u of
+    the strongest part of the inputs' second moment, of which `inputs` is the diagonal:
+    mean of x x.T is about diag(inputs - sum of u^2) + sum of u u.T.
     """
 
     inputs: torch.Tensor | None = None
     outputs: torch.Tensor | None = None
     sensitivity: torch.Tensor | None = None
+    directions: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,266 @@
+"""Rows of a weight and a scheme in, rows that the scheme rounds with a smaller error out.
+
+Nothing here knows how a scheme stores numbers: the rows are changed before they are quantized, and
+judged by what quantizing and dequantizing makes of them. Everything is float32. With the second
+moment H = diag(d) + sum of u u.T of a layer's inputs x, an error e (k) of a row of the weight moves
+that output by e.T H e on average, squared; that is what gets smaller.
+
+search   Numbers beyond a share of the largest one of their unit (row, group, tile, tensor) are cut
+         off, so that the scale of the others is finer; the best of a few shares for each unit.
+learned  After the search, the inputs of each group are rounded in four runs (160, 64, 24 and 8 of
+         256). After each run the numbers that are still free take up the errors e_done so far, as
+         far as H couples them: e_free = -H_ff^-1 H_fd e_done. In a rotated scheme H is rotated
+         too, and inputs that stand out couple everything in their group; without a rotation only
+         the u couple.
+
+Each row is taken in the form with the smallest e.T H e, the plain one included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..kernels import ops
+from ..kernels.hadamard import hadamard
+from .insight import LayerInsight
+from .scheme import Block, Group, Row, Scheme
+
+NEAREST, SEARCH, LEARNED = "nearest", "search", "learned"
+ROUNDINGS = (NEAREST, SEARCH, LEARNED)
+GROUP = 256  # inputs that are rounded in one order, where no rotation says otherwise
+RUNS = (160, 64, 24, 8)  # of GROUP
+DAMPING = 0.01  # of the mean of d, added to d: no input counts nothing
+# shares of the largest number that are tried; 8 bits gain nothing from less, measured
+SHARES_OF_4_BITS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6)
+SHARES_OF_8_BITS = (0.94, 0.88)
+
+
+class Moment:
+    """H = diag(d) + sum of u u.T of the inputs of a layer, seen as the scheme rounds them."""
+
+    def __init__(self, insight: LayerInsight, k: int, device: torch.device) -> None:
+        inputs, directions = insight.inputs, insight.directions
+        inputs = torch.ones(k) if inputs is None else inputs.float()
+        self.u = torch.zeros(0, k) if directions is None else directions.float()
+        self.d = (inputs - self.u.square().sum(0)).clamp_(min=0).add_(DAMPING * inputs.mean())
+        self.u, self.d = self.u.to(device), self.d.to(device)
+
+    def of(self, error: torch.Tensor) -> torch.Tensor:
+        """e.T H e of each row of errors (rows, k)."""
+        return error.square() @ self.d + (error @ self.u.T).square().sum(1)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """How free numbers take up errors once columns [0, done) of each group are rounded.
+
+    `own` (groups, done, free) = H_df H_ff^-1 of the part of H within a group, None where that is a
+    diagonal; `reach` (r, groups, free) = u H_ff^-1; `inner` (r, r) = (1 + u H_ff^-1 u.T)^-1, which
+    joins both (Woodbury).
+    """
+
+    done: int
+    own: torch.Tensor | None
+    reach: torch.Tensor
+    inner: torch.Tensor
+
+
+class Coupling:
+    """What H couples, prepared for every run of roundings; `size` inputs are a group."""
+
+    def __init__(self, moment: Moment, rotation: int | None) -> None:
+        k = len(moment.d)
+        self.size = rotation or max(size for size in range(1, GROUP + 1) if k % size == 0)
+        u = ops.rotate_groups(moment.u, rotation) if rotation and len(moment.u) else moment.u
+        self._u = u.reshape(len(u), -1, self.size)
+        groups = moment.d.reshape(-1, self.size)
+        self.runs = [self._run(groups, done, bool(rotation)) for done in self._ends()]
+
+    def _ends(self) -> list[int]:
+        """The columns of a group that are rounded after each run but the last."""
+        ends = [sum(RUNS[: i + 1]) * self.size // GROUP for i in range(len(RUNS) - 1)]
+        return [end for end in dict.fromkeys(ends) if 0 < end < self.size]
+
+    def _run(self, groups: torch.Tensor, done: int, rotated: bool) -> _Run:
+        u, own = self._u[..., done:], None
+        if rotated:
+            turn = hadamard(self.size, groups.device)
+            whole = torch.matmul(turn * groups[:, None], turn)
+            inverse = torch.linalg.inv(whole[:, done:, done:])
+            own = torch.matmul(whole[:, :done, done:], inverse)
+            reach = torch.einsum("rgf,gfh->rgh", u, inverse)
+        else:
+            reach = u / groups[:, done:]
+        inner = torch.eye(len(u), device=groups.device) + torch.einsum("rgf,sgf->rs", reach, u)
+        return _Run(done, own, reach, torch.linalg.inv(inner))
+
+    def taken_up(self, run: _Run, error: torch.Tensor) -> torch.Tensor:
+        """H_ff^-1 H_fd e of errors (groups, rows, done) -> (groups, rows, free)."""
+        along = torch.einsum("rgd,gnd->nr", self._u[..., : run.done], error)
+        moved = torch.einsum("nr,rgf->gnf", along, run.reach)
+        if run.own is not None:
+            moved += torch.matmul(error, run.own)
+        left = torch.einsum("rgf,gnf->nr", self._u[..., run.done :], moved)
+        return moved.sub_(torch.einsum("nr,rgf->gnf", left @ run.inner, run.reach))
+
+
+class Rounder:
+    """How the rows of one layer with `k` inputs are rounded; threads may share it.
+
+    `dtype`: as in Scheme.pieces. What is not in the insight counts alike and couples nothing.
+    """
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        k: int,
+        how: str,
+        dtype: str,
+        insight: LayerInsight,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._scheme, self._dtype, self._device = scheme, dtype, torch.device(device)
+        self._rotation = scheme.rotated(k)
+        self._moment = Moment(insight, k, self._device)
+        self._shares = _shares(scheme, k)
+        coupled = how == LEARNED and (insight.inputs is not None or insight.directions is not None)
+        self._coupling = Coupling(self._moment, self._rotation) if coupled else None
+
+    def share(self, rows: torch.Tensor, amax: torch.Tensor) -> float:
+        """For one scale for all of a weight: the best share of its largest number, on some rows."""
+        rows = rows.to(self._device, torch.float32)
+        errors = {
+            share: float(self._moment.of(self._stored(rows, amax * share) - rows).sum())
+            for share in (1.0, *self._shares)
+        }
+        return min(errors, key=lambda share: errors[share])
+
+    def __call__(self, rows: torch.Tensor, amax: torch.Tensor | None = None) -> torch.Tensor:
+        """rows (r, k) -> float32 rows for `scheme.quantize(rows, amax, dtype)`."""
+        best = rows = rows.to(self._device, torch.float32)
+        if not bool(torch.isfinite(rows).all()):
+            return rows  # whoever sees the scale refuses them
+        turned = self._turn(rows)
+        limit = amax.to(turned) if amax is not None else self._over_units(turned.abs(), torch.amax)
+        forms: list[Callable[[], torch.Tensor]] = []
+        if amax is None:
+            limit = self._searched(turned, limit)
+            forms.append(lambda: self._turn(torch.clamp(turned, -limit, limit)))
+        if self._coupling is not None:
+            forms.append(lambda: self._learned(turned, limit, amax))
+        error = self._moment.of(self._stored(rows, amax) - rows)
+        for form in forms:
+            other = form()
+            found = self._moment.of(self._stored(other, amax) - rows)
+            better = self._together(found) < self._together(error)
+            better = better.repeat_interleave(self._scheme.row_step)[: len(rows)]
+            best = torch.where(better[:, None], other, best)
+            error = torch.where(better, found, error)
+        return best
+
+    def _turn(self, rows: torch.Tensor) -> torch.Tensor:
+        """To the numbers that are rounded, or back."""
+        return ops.rotate_groups(rows, self._rotation) if self._rotation else rows
+
+    def _stored(self, rows: torch.Tensor, amax: torch.Tensor | None) -> torch.Tensor:
+        """What quantizing makes of rows."""
+        made = self._scheme.quantize(rows, amax, self._dtype)
+        settings = {**self._scheme.config(*rows.shape), **self._scheme.settings}
+        return self._scheme.dequantize(made, settings)
+
+    def _together(self, errors: torch.Tensor) -> torch.Tensor:
+        """(rows) -> sums over the rows that share a scale."""
+        step = self._scheme.row_step
+        return torch.nn.functional.pad(errors, (0, -len(errors) % step)).reshape(-1, step).sum(1)
+
+    def _over_units(
+        self, values: torch.Tensor, reduce: Callable[..., torch.Tensor]
+    ) -> torch.Tensor:
+        """`reduce` over each unit that has a scale, in a shape that fits `values` (rows, k)."""
+        (rows, k), unit = values.shape, self._scheme.granularity
+        if isinstance(unit, Row):
+            return reduce(values, 1, keepdim=True)
+        if isinstance(unit, Group):
+            found = reduce(values.reshape(rows, -1, unit.size), 2, keepdim=True)
+            return found.expand(rows, k // unit.size, unit.size).reshape(rows, k)
+        if isinstance(unit, Block):
+            pad = (0, -k % unit.size, 0, -rows % unit.size)
+            tiles = torch.nn.functional.pad(values, pad)
+            tiles = tiles.reshape(tiles.shape[0] // unit.size, unit.size, -1, unit.size)
+            found = reduce(tiles, (1, 3)).repeat_interleave(unit.size, 0)[:rows]
+            return found.repeat_interleave(unit.size, 1)[:, :k]
+        return reduce(values, (0, 1), keepdim=True)
+
+    def _searched(self, turned: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
+        """The limit of each unit whose error is smallest, coupling left out."""
+        counts = self._moment.d + self._moment.u.square().sum(0)
+        if self._rotation:  # a rotation spreads over a group what its inputs count
+            means = counts.reshape(-1, self._rotation).mean(1)
+            counts = means.repeat_interleave(self._rotation)
+
+        def error_of(cut: torch.Tensor) -> torch.Tensor:
+            stored = self._stored(self._turn(torch.clamp(turned, -cut, cut)), None)
+            return self._over_units((self._turn(stored) - turned).square() * counts, torch.sum)
+
+        best, error = limit, error_of(limit)
+        for share in self._shares:
+            found = error_of(share * limit)
+            best = torch.where(found < error, share * limit, best)
+            error = torch.minimum(found, error)
+        return best
+
+    def _learned(
+        self, turned: torch.Tensor, limit: torch.Tensor, amax: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Rows whose numbers lie where the scheme puts them, errors taken up by later ones."""
+        coupling = self._coupling
+        if coupling is None:
+            return self._turn(turned)
+        rows = len(turned)
+
+        def grouped(values: torch.Tensor) -> torch.Tensor:
+            """(rows, k) -> (groups, rows, size)."""
+            return values.reshape(rows, -1, coupling.size).transpose(0, 1)
+
+        def flat(values: torch.Tensor) -> torch.Tensor:
+            return values.transpose(0, 1).reshape(rows, -1)
+
+        goal, top = grouped(turned), grouped(limit.expand_as(turned))
+        # the largest number of a unit stays, its scale comes from it; a given scale needs none
+        held = (goal.abs() >= top) if amax is None else torch.zeros_like(goal, dtype=torch.bool)
+        start, now = 0, torch.clamp(goal, -top, top)
+        for run in coupling.runs:
+            stored = grouped(self._turn(self._stored(self._turn(flat(now)), amax)))
+            done, fresh = slice(run.done), slice(start, run.done)
+            free = slice(run.done, None)
+            now[..., fresh] = stored[..., fresh]
+            wanted = goal[..., free] - coupling.taken_up(run, now[..., done] - goal[..., done])
+            wanted = torch.clamp(wanted, -top[..., free], top[..., free])
+            now[..., free] = torch.where(held[..., free], now[..., free], wanted)
+            start = run.done
+        return self._turn(flat(now))
+
+
+def _shares(scheme: Scheme, k: int) -> tuple[float, ...]:
+    """What is tried; nothing for fp8 codes, which are as fine near 0 as they are coarse far off."""
+    codes = scheme.pieces(scheme.row_step, k, "BF16")["weight"].dtype
+    if codes.startswith("F8"):
+        return ()
+    return SHARES_OF_4_BITS if scheme.bits < 8 else SHARES_OF_8_BITS
+
+
+def rounder(
+    scheme: Scheme,
+    k: int,
+    how: str,
+    dtype: str,
+    insight: LayerInsight | None,
+    device: torch.device | str = "cpu",
+) -> Rounder | None:
+    """The rounder of a layer, or None: to the nearest, as `scheme.quantize` does by itself."""
+    if how == NEAREST or scheme.name == "none":
+        return None
+    return Rounder(scheme, k, how, dtype, insight or LayerInsight(), device)
