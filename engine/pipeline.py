@@ -15,7 +15,7 @@ from pathlib import Path
 from .auto import auto_scheme
 from .budget.learn import learn, learned_bytes
 from .budget.readers import COMFYUI, readable
-from .budget.spend import spend
+from .budget.spend import Measured, check, measure, spend
 from .budget.ways import Wish
 from .choose import choose
 from .files.writer import Writer, size_of
@@ -70,6 +70,7 @@ class Prepared:
     plan: Plan
     loras: tuple[LoraFile, ...] = ()
     fused: Fused = field(default_factory=Fused)
+    measured: Measured | None = None
     insight: Insight | None = None  # what is known of the layers, where they were looked at
 
     def close(self) -> None:
@@ -95,10 +96,12 @@ def prepare(
     loras: Sequence[LoraFile] = (),
     request: Request | None = None,
     progress: Progress = silent,
+    measured: Measured | None = None,
 ) -> Prepared:
     """Headers in, the whole plan out. Refuses what cannot be done before anything is written.
 
     With a budget the weights are measured too; `progress` is told of that, and may end it.
+    `measured`: of another plan for the same files that differs in `max_bytes` alone.
     """
     request = request or Request()
     model = recognise(read(source))
@@ -118,7 +121,7 @@ def prepare(
         recipe, max_bytes=request.max_bytes, candidates=candidates, rounding=request.rounding
     )
     metadata = {"format": "pt", METADATA_KEY: recipe.to_json()}
-    budget = insight = None
+    budget = None
     if request.max_bytes is None:
         choices = choose(model, request.scheme, keep=request.keep, dtype=request.dtype)
     else:
@@ -130,9 +133,11 @@ def prepare(
         def size(tried: Sequence[Choice]) -> int:
             return size_of(specs_of(outputs_of(model, tried, fused)), metadata)
 
-        choices, budget, insight = spend(source, model, fused, wish, size, progress)
+        check(model, fused, wish, size)
+        measured = measured or measure(source, model, fused, wish, progress)
+        choices, budget = spend(measured, request.max_bytes, size)
     prepared = lay_out(source, model, choices, request, metadata, fused, budget)
-    return replace(prepared, loras=tuple(loras), insight=insight)
+    return replace(prepared, loras=tuple(loras), measured=measured)
 
 
 def _candidates(request: Request) -> tuple[str, ...]:
@@ -240,7 +245,9 @@ def placement(prepared: Prepared, vram_bytes: int) -> Placement:
 def _learned(prepared: Prepared, progress: Progress) -> tuple[Prepared, Progress]:
     """With what rounding must know of the layers, and the progress of what is left to do."""
     request = prepared.request
-    if request.rounding == NEAREST or prepared.insight is not None:
+    if prepared.measured is not None:
+        return replace(prepared, insight=prepared.measured.insight), progress
+    if request.rounding == NEAREST:
         return prepared, progress
     before = learned_bytes(prepared.model)
     source_bytes = sum(_job(prepared, output).source_bytes for output in prepared.outputs)

@@ -7,6 +7,7 @@ that output by e.T H e on average, squared; that is what gets smaller.
 
 search   Numbers beyond a share of the largest one of their unit (row, group, tile, tensor) are cut
          off, so that the scale of the others is finer; the best of a few shares for each unit.
+         Codes of 8 bits gain nothing from it and are left as they are.
 learned  After the search, the inputs of each group are rounded in four runs (160, 64, 24 and 8 of
          256). After each run the numbers that are still free take up the errors e_done so far, as
          far as H couples them: e_free = -H_ff^-1 H_fd e_done. In a rotated scheme H is rotated
@@ -33,9 +34,8 @@ ROUNDINGS = (NEAREST, SEARCH, LEARNED)
 GROUP = 256  # inputs that are rounded in one order, where no rotation says otherwise
 RUNS = (160, 64, 24, 8)  # of GROUP
 DAMPING = 0.01  # of the mean of d, added to d: no input counts nothing
-# shares of the largest number that are tried; 8 bits gain nothing from less, measured
-SHARES_OF_4_BITS = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6)
-SHARES_OF_8_BITS = (0.94, 0.88)
+# shares of the largest number that are tried for codes of 4 bits; those of 8 gain nothing, measured
+SHARES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6)
 
 
 class Moment:
@@ -125,39 +125,39 @@ class Rounder:
         self._scheme, self._dtype, self._device = scheme, dtype, torch.device(device)
         self._rotation = scheme.rotated(k)
         self._moment = Moment(insight, k, self._device)
-        self._shares = _shares(scheme, k)
+        self._shares: tuple[float, ...] = SHARES if scheme.bits < 8 else ()
         coupled = how == LEARNED and (insight.inputs is not None or insight.directions is not None)
         self._coupling = Coupling(self._moment, self._rotation) if coupled else None
 
     def share(self, rows: torch.Tensor, amax: torch.Tensor) -> float:
         """For one scale for all of a weight: the best share of its largest number, on some rows."""
-        rows = rows.to(self._device, torch.float32)
+        turned = self._turn(rows.to(self._device, torch.float32))
         errors = {
-            share: float(self._moment.of(self._stored(rows, amax * share) - rows).sum())
+            share: float(self._error(turned, turned, amax * share).sum())
             for share in (1.0, *self._shares)
         }
-        return min(errors, key=lambda share: errors[share])
+        return min(errors, key=errors.__getitem__)
 
     def __call__(self, rows: torch.Tensor, amax: torch.Tensor | None = None) -> torch.Tensor:
         """rows (r, k) -> float32 rows for `scheme.quantize(rows, amax, dtype)`."""
-        best = rows = rows.to(self._device, torch.float32)
+        rows = rows.to(self._device, torch.float32)
         if not bool(torch.isfinite(rows).all()):
             return rows  # whoever sees the scale refuses them
         turned = self._turn(rows)
         limit = amax.to(turned) if amax is not None else self._over_units(turned.abs(), torch.amax)
         forms: list[Callable[[], torch.Tensor]] = []
-        if amax is None:
+        if amax is None and self._shares:
             limit = self._searched(turned, limit)
-            forms.append(lambda: self._turn(torch.clamp(turned, -limit, limit)))
+            forms.append(lambda: torch.clamp(turned, -limit, limit))
         if self._coupling is not None:
             forms.append(lambda: self._learned(turned, limit, amax))
-        error = self._moment.of(self._stored(rows, amax) - rows)
+        best, error = rows, self._error(turned, turned, amax)
         for form in forms:
             other = form()
-            found = self._moment.of(self._stored(other, amax) - rows)
+            found = self._error(other, turned, amax)
             better = self._together(found) < self._together(error)
             better = better.repeat_interleave(self._scheme.row_step)[: len(rows)]
-            best = torch.where(better[:, None], other, best)
+            best = torch.where(better[:, None], self._turn(other), best)
             error = torch.where(better, found, error)
         return best
 
@@ -165,11 +165,20 @@ class Rounder:
         """To the numbers that are rounded, or back."""
         return ops.rotate_groups(rows, self._rotation) if self._rotation else rows
 
-    def _stored(self, rows: torch.Tensor, amax: torch.Tensor | None) -> torch.Tensor:
-        """What quantizing makes of rows."""
-        made = self._scheme.quantize(rows, amax, self._dtype)
-        settings = {**self._scheme.config(*rows.shape), **self._scheme.settings}
-        return self._scheme.dequantize(made, settings)
+    def _stored(self, turned: torch.Tensor, amax: torch.Tensor | None) -> torch.Tensor:
+        """What quantizing makes of rows that are turned, turned."""
+        rows, scheme = self._turn(turned), self._scheme
+        made = scheme.quantize(rows, amax, self._dtype)
+        settings = {**scheme.config(*rows.shape), **scheme.settings}
+        if scheme.turned is not None and self._rotation:
+            return scheme.turned(made, settings)
+        return self._turn(scheme.dequantize(made, settings))
+
+    def _error(
+        self, turned: torch.Tensor, truth: torch.Tensor, amax: torch.Tensor | None
+    ) -> torch.Tensor:
+        """e.T H e of each row of what quantizing makes of `turned` against `truth`, both turned."""
+        return self._moment.of(self._turn(self._stored(turned, amax) - truth))
 
     def _together(self, errors: torch.Tensor) -> torch.Tensor:
         """(rows) -> sums over the rows that share a scale."""
@@ -202,8 +211,8 @@ class Rounder:
             counts = means.repeat_interleave(self._rotation)
 
         def error_of(cut: torch.Tensor) -> torch.Tensor:
-            stored = self._stored(self._turn(torch.clamp(turned, -cut, cut)), None)
-            return self._over_units((self._turn(stored) - turned).square() * counts, torch.sum)
+            stored = self._stored(torch.clamp(turned, -cut, cut), None)
+            return self._over_units((stored - turned).square() * counts, torch.sum)
 
         best, error = limit, error_of(limit)
         for share in self._shares:
@@ -215,10 +224,10 @@ class Rounder:
     def _learned(
         self, turned: torch.Tensor, limit: torch.Tensor, amax: torch.Tensor | None
     ) -> torch.Tensor:
-        """Rows whose numbers lie where the scheme puts them, errors taken up by later ones."""
+        """Turned rows whose numbers lie where the scheme puts them, errors taken up by others."""
         coupling = self._coupling
         if coupling is None:
-            return self._turn(turned)
+            return turned
         rows = len(turned)
 
         def grouped(values: torch.Tensor) -> torch.Tensor:
@@ -233,7 +242,7 @@ class Rounder:
         held = (goal.abs() >= top) if amax is None else torch.zeros_like(goal, dtype=torch.bool)
         start, now = 0, torch.clamp(goal, -top, top)
         for run in coupling.runs:
-            stored = grouped(self._turn(self._stored(self._turn(flat(now)), amax)))
+            stored = grouped(self._stored(flat(now), amax))
             done, fresh = slice(run.done), slice(start, run.done)
             free = slice(run.done, None)
             now[..., fresh] = stored[..., fresh]
@@ -241,15 +250,7 @@ class Rounder:
             wanted = torch.clamp(wanted, -top[..., free], top[..., free])
             now[..., free] = torch.where(held[..., free], now[..., free], wanted)
             start = run.done
-        return self._turn(flat(now))
-
-
-def _shares(scheme: Scheme, k: int) -> tuple[float, ...]:
-    """What is tried; nothing for fp8 codes, which are as fine near 0 as they are coarse far off."""
-    codes = scheme.pieces(scheme.row_step, k, "BF16")["weight"].dtype
-    if codes.startswith("F8"):
-        return ()
-    return SHARES_OF_4_BITS if scheme.bits < 8 else SHARES_OF_8_BITS
+        return flat(now)
 
 
 def rounder(
@@ -261,6 +262,6 @@ def rounder(
     device: torch.device | str = "cpu",
 ) -> Rounder | None:
     """The rounder of a layer, or None: to the nearest, as `scheme.quantize` does by itself."""
-    if how == NEAREST or scheme.name == "none":
+    if how == NEAREST or scheme.name == "none" or (how == SEARCH and scheme.bits >= 8):
         return None
     return Rounder(scheme, k, how, dtype, insight or LayerInsight(), device)

@@ -84,6 +84,7 @@ class Scheme:
     linear(x, tensors, settings, bias) -> y: what the layer computes, on the backend in force.
     rotated(k) -> the size of the groups that the inputs are rotated in before they are rounded, by
         `ops.rotate_groups`, or None: not at all. Scales are chosen for the rotated numbers.
+    turned(tensors, settings) -> what `dequantize` gives before it rotates back, where `rotated`.
     `worst_error` bounds |dequantize(quantize(w)) - w| / |w| (Frobenius) for w from N(0, 1).
     `aliases` maps what other tools call it to the backend that the name means, or None.
     """
@@ -106,5 +107,6 @@ class Scheme:
     row_step: int = 1
     refuses: Callable[[int, int], str | None] = lambda n, k: None
     rotated: Callable[[int], int | None] = lambda k: None
+    turned: Callable[[Tensors, Mapping[str, object]], torch.Tensor] | None = None
     aliases: Mapping[str, str | None] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)

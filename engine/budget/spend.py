@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ..fuse.lora import Fused
@@ -34,44 +35,60 @@ SizeOf = Callable[[Sequence[Choice]], int]  # the bytes of the file for these ch
 Errors = Sequence[Mapping[str, Weighed]]  # by varied layer and scheme
 
 
-def spend(
-    source: Source,
-    model: Model,
-    fused: Fused,
-    wish: Wish,
-    size_of: SizeOf,
-    progress: Progress = silent,
-) -> tuple[tuple[Choice, ...], Budget, Insight]:
-    """(one Choice a layer in the model's order, what is predicted of them, what is known).
+@dataclass(frozen=True)
+class Measured:
+    """The error of every way to store each layer, before any bytes are given out."""
 
-    Refuses a budget that not even the smallest schemes hold, before any weight is read.
-    """
+    ways: Ways
+    errors: Errors
+    insight: Insight
+    peak_bytes: int
+
+    def only(self, candidates: Sequence[str]) -> Measured:
+        """The same for fewer schemes."""
+        return replace(self, ways=self.ways.only(candidates))
+
+
+def measure(
+    source: Source, model: Model, fused: Fused, wish: Wish, progress: Progress = silent
+) -> Measured:
+    """Weigh every way; `wish.max_bytes` does not count here."""
     ways = ways_of(model, fused, wish)
-    least = smallest(ways.options())
-    least_bytes = size_of(ways.spread(least))
-    refuse_too_small(wish, least_bytes, size_of(ways.spread(ways.uniform("none"))))
     if source.kind == "spec":
-        errors, insight = _predicted(ways), Insight({}, PREDICTED)
-    else:
-        errors, insight = _measured(source, model, fused, wish, ways, progress)
+        return Measured(ways, _predicted(ways), Insight({}, PREDICTED), 0)
+    errors, insight = _weighed(source, model, fused, wish, ways, progress)
+    return Measured(ways, errors, insight, _peak_bytes(model, ways))
+
+
+def spend(measured: Measured, max_bytes: int, size_of: SizeOf) -> tuple[tuple[Choice, ...], Budget]:
+    """(one Choice a layer in the model's order, what is predicted of them) within `max_bytes`."""
+    ways, errors, insight = measured.ways, measured.errors, measured.insight
     options = ways.options(errors)
-    room = wish.max_bytes - least_bytes + total_bytes(options, least)
+    least = smallest(options)
+    room = max_bytes - size_of(ways.spread(least)) + total_bytes(options, least)
     chosen = allot(options, room) or least
-    while (over := size_of(ways.spread(chosen)) - wish.max_bytes) > 0:
-        room -= over  # headers differ by some bytes for each tensor
+    while (over := size_of(ways.spread(chosen)) - max_bytes) > 0:
+        room -= over  # the lines of the header are known by about a byte each
         chosen = allot(options, room) or least
     picked = _picked(ways, errors, chosen)
     told = [why(way, found, i) for way, found, i in zip(ways.varied, errors, chosen, strict=True)]
     known = any(layer.sensitivity is not None for layer in insight.layers.values())
     budget = Budget(
-        max_bytes=wish.max_bytes,
+        max_bytes=max_bytes,
         how=insight.how,
         error=_error(picked) if known else None,
-        uniform=tuple(_uniform(ways, errors, wish, size_of, known)),
+        uniform=tuple(_uniform(ways, errors, size_of, known)),
         loras=tuple(_loras(picked)),
-        peak_bytes=0 if source.kind == "spec" else _peak_bytes(model, ways),
+        peak_bytes=measured.peak_bytes,
     )
-    return ways.spread(chosen, told), budget, insight
+    return ways.spread(chosen, told), budget
+
+
+def check(model: Model, fused: Fused, wish: Wish, size_of: SizeOf) -> None:
+    """Refuse a budget that not even the smallest schemes hold; reads no weight."""
+    ways = ways_of(model, fused, wish)
+    least = size_of(ways.spread(smallest(ways.options())))
+    refuse_too_small(wish, least, size_of(ways.spread(ways.uniform("none"))))
 
 
 def _predicted(ways: Ways) -> list[dict[str, Weighed]]:
@@ -85,7 +102,7 @@ def _predicted(ways: Ways) -> list[dict[str, Weighed]]:
     return found
 
 
-def _measured(
+def _weighed(
     source: Source, model: Model, fused: Fused, wish: Wish, ways: Ways, progress: Progress
 ) -> tuple[list[dict[str, Weighed]], Insight]:
     """(the error of every way to store each layer, what is known of the layers)."""
@@ -148,11 +165,10 @@ def _error(picked: Iterable[Weighed]) -> float:
     return math.sqrt(sum(one.moved for one in picked))
 
 
-def _uniform(
-    ways: Ways, errors: Errors, wish: Wish, size_of: SizeOf, known: bool
-) -> Iterable[Uniform]:
+def _uniform(ways: Ways, errors: Errors, size_of: SizeOf, known: bool) -> Iterable[Uniform]:
     """What the file would be with one scheme for all layers."""
-    for scheme in wish.candidates:
+    names = dict.fromkeys(name for way in ways.varied for name in way.schemes if name != "none")
+    for scheme in names:
         chosen = ways.uniform(scheme)
         error = _error(_picked(ways, errors, chosen)) if known else None
         yield Uniform(scheme, size_of(ways.spread(chosen)), error)

@@ -90,6 +90,15 @@ class Ways:
             found.append([Option(b, c) for b, c in zip(way.bytes, costs, strict=True)])
         return found
 
+    def only(self, candidates: Sequence[str]) -> Ways:
+        """The same for fewer schemes; a layer may always stay as it is."""
+        varied = []
+        for way in self.varied:
+            left = [i for i, s in enumerate(way.schemes) if s == "none" or s in candidates]
+            choices = tuple(way.choices[i] for i in left)
+            varied.append(replace(way, choices=choices, bytes=tuple(way.bytes[i] for i in left)))
+        return Ways(self.rest, tuple(varied))
+
     def uniform(self, scheme: str) -> list[int]:
         """Every layer in one scheme where it may be, else as it is."""
         return [
