@@ -55,7 +55,39 @@ def files_table() -> str:
     return f"{markdown_table(head, rows)}\n\n{where(path, result)}"
 
 
-SECTIONS: dict[str, Callable[[], str]] = {"devices": devices.table, "files": files_table}
+def quality_table() -> str:
+    """Files of equal bytes by how far the output moves: ours beside the best other one."""
+    path, result = newest("quality")
+    rows = []
+    for row in result.rows:
+        if row["who"] != "fusequant":
+            continue
+        rows.append(
+            (
+                row["model"],
+                str(row["what"]),
+                f"{row['budget'] / 1e6:.1f} MB",
+                f"{row['output_error']:.4f}",
+                f"{row['best_error']:.4f}",
+                f"{row['ratio']:.2f}",
+                str(row["best"]),
+            )
+        )
+    head = ("model", "budget", "bytes", "ours", "best other", "ratio", "which is")
+    missing = dict.fromkeys(
+        f"{row['who']} {row['what']}: {row['why_not']}" for row in result.rows if "why_not" in row
+    )
+    tried = dict.fromkeys(
+        f"{row['who']} {row['what']}"
+        for row in result.rows
+        if row["who"] not in ("fusequant", "plain") and "why_not" not in row
+    )
+    lines = [markdown_table(head, rows), "", f"Others: {', '.join(tried)}, and every scheme alone."]
+    lines += [f"Not measured: {'; '.join(missing)}."] if missing else []
+    return "\n".join([*lines, "", where(path, result)])
+
+
+SECTIONS: dict[str, Callable[[], str]] = {"devices": devices.table, "files": files_table, "quality": quality_table}
 
 
 def filled(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -137,11 +138,41 @@ def add_conversion(parser: argparse.ArgumentParser, scheme: str | None = "auto")
         "earlier ones. Both take longer: see the README",
     )
     parser.add_argument(
+        "--input-scales",
+        type=scales_argument,
+        default={},
+        metavar="FILE",
+        help="JSON of Calibrate FP8: fixed scales for the inputs of fp8 layers",
+    )
+    parser.add_argument(
         "--loads-in",
         choices=READERS,
         default=COMFYUI,
         help="whose loaders open a file made with --max-gb: ComfyUI's own (default) or ours, which "
         "know more schemes",
+    )
+
+
+def scales_argument(text: str) -> dict[str, float]:
+    """A JSON file {layer name: input scale}, as Calibrate FP8 writes it."""
+    path = Path(text)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        scales = {str(name): float(scale) for name, scale in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as fault:
+        raise _no_scales(path, str(fault)) from fault
+    wrong = next((name for name, scale in scales.items() if not 0 < scale < math.inf), None)
+    if wrong is not None:
+        raise _no_scales(path, f"{scales[wrong]} for {wrong}")
+    return scales
+
+
+def _no_scales(path: Path, found: str) -> Refused:
+    return Refused(
+        "not-input-scales",
+        found=f"{path.name}: {found}",
+        expected="a JSON object {layer name: scale above 0}",
+        fix="use a file that the node Calibrate FP8 wrote",
     )
 
 
@@ -176,6 +207,7 @@ def prepare_from(args: argparse.Namespace) -> Prepared:
         max_bytes=args.max_bytes,
         candidates=readable(args.loads_in),
         rounding=args.rounding,
+        input_scales=args.input_scales,
     )
     bar = Bar("measuring", quiet=args.json)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -43,8 +44,13 @@ def keeps_codes(layer: Layer, scheme: str, touched: bool) -> bool:
     return whole and not touched and scheme != "none" and home_of(part) == scheme
 
 
-def output_of(choice: Choice, touched: bool, prefix: str = "") -> Output:
-    """What is written for one choice, its names behind `prefix`; `touched`: a LoRA changes it."""
+def output_of(
+    choice: Choice, touched: bool, prefix: str = "", input_scale: float | None = None
+) -> Output:
+    """What is written for one choice, its names behind `prefix`; `touched`: a LoRA changes it.
+
+    `input_scale` of a calibration is for the schemes that take one; it comes before a stored one.
+    """
     layer = choice.layer
     if choice.scheme == "none":
         spec = TensorSpec(prefix + layer.key, choice.dtype, layer.shape)
@@ -56,12 +62,15 @@ def output_of(choice: Choice, touched: bool, prefix: str = "") -> Output:
         for role, piece in pieces.items()
     }
     as_stored = keeps_codes(layer, choice.scheme, touched)
-    part = layer.parts[0]
-    if as_stored and "input_scale" in part.tensors:
+    part, known = layer.parts[0], {}
+    calibrated = input_scale is not None and all_schemes()[choice.scheme].static_inputs
+    if calibrated or (as_stored and "input_scale" in part.tensors):
         tensors["input_scale"] = TensorSpec(f"{prefix}{layer.name}.input_scale", "F32", ())
+    if calibrated:
+        known["input_scale"] = struct.pack("<f", input_scale)
     conf = quant_json(choice.scheme, n, k, part.settings if as_stored else {})
     tensors["comfy_quant"] = TensorSpec(f"{prefix}{layer.name}.comfy_quant", "U8", (len(conf),))
-    return Output(choice, tensors, {"comfy_quant": conf}, as_stored)
+    return Output(choice, tensors, known | {"comfy_quant": conf}, as_stored)
 
 
 def specs_of(outputs: Iterable[Output]) -> list[TensorSpec]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from .auto import auto_scheme
 from .budget.learn import learn, learned_bytes
@@ -29,13 +31,16 @@ from .outputs import Output, output_of, specs_of
 from .place.budget import Placement, place
 from .plan import Budget, Choice, Plan
 from .read import read
-from .recipe import METADATA_KEY, recipe_of
+from .recipe import METADATA_KEY, digest_of, recipe_of
 from .repairable import mend_layer, plain_codes
-from .rounding import NEAREST, rounder
+from .rounding import NEAREST, Rounder, rounder
 from .rows import all_schemes
 from .source import Source
 from .stream import Job, Stream
 from .workers import single_threaded_torch, worker_count
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Request:
 
     `max_bytes`: of the file. With it `auto` means any of `candidates` for each layer (None: those
     that ComfyUI's loader reads), and another scheme means that one or none. `rounding`: one of
-    rounding.ROUNDINGS. `inputs`: measured mean squares of input channels by layer name.
+    rounding.ROUNDINGS. By layer name, from a calibration: `inputs`, the mean square of each input
+    channel, and `input_scales` for the schemes that take one.
     """
 
     scheme: str = "auto"
@@ -55,7 +61,8 @@ class Request:
     max_bytes: int | None = None
     candidates: tuple[str, ...] | None = None
     rounding: str = NEAREST
-    inputs: Mapping[str, Sequence[float]] | None = None
+    inputs: Mapping[str, torch.Tensor] | None = None
+    input_scales: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,8 +125,9 @@ def prepare(
         request.dtype,
     )
     recipe = replace(
-        recipe, max_bytes=request.max_bytes, candidates=candidates, rounding=request.rounding
-    )
+        recipe, max_bytes=request.max_bytes, candidates=candidates, rounding=request.rounding,
+        calibration=digest_of(request.inputs, request.input_scales),
+    )  # fmt: skip
     metadata = {"format": "pt", METADATA_KEY: recipe.to_json()}
     budget = None
     if request.max_bytes is None:
@@ -131,7 +139,8 @@ def prepare(
         )  # fmt: skip
 
         def size(tried: Sequence[Choice]) -> int:
-            return size_of(specs_of(outputs_of(model, tried, fused)), metadata)
+            outputs = outputs_of(model, tried, fused, request.input_scales)
+            return size_of(specs_of(outputs), metadata)
 
         check(model, fused, wish, size)
         measured = measured or measure(source, model, fused, wish, progress)
@@ -149,11 +158,19 @@ def _candidates(request: Request) -> tuple[str, ...]:
     return request.candidates or readable(COMFYUI)
 
 
-def outputs_of(model: Model, choices: Sequence[Choice], fused: Fused) -> tuple[Output, ...]:
+def outputs_of(
+    model: Model,
+    choices: Sequence[Choice],
+    fused: Fused,
+    input_scales: Mapping[str, float] = MappingProxyType({}),
+) -> tuple[Output, ...]:
     """The layers of the new file for these choices, and what else is in a full checkpoint."""
-    prefix = model.written_prefix
+    prefix, scales = model.written_prefix, input_scales
     return (
-        *(output_of(c, c.layer.key in fused.changes, prefix) for c in choices),
+        *(
+            output_of(c, c.layer.key in fused.changes, prefix, scales.get(c.layer.name))
+            for c in choices
+        ),
         *(output_of(_beside(layer), touched=False) for layer in model.others),
     )
 
@@ -172,9 +189,10 @@ def lay_out(
     What else is in a full checkpoint (VAE, text encoder) keeps its numbers and its codes.
     """
     fused = fused or Fused()
-    outputs = outputs_of(model, choices, fused)
+    outputs = outputs_of(model, choices, fused, request.input_scales)
     specs = specs_of(outputs)
-    converting = predicted_peak_bytes(outputs, fused, worker_count(request.device))
+    workers = worker_count(request.device)
+    converting = predicted_peak_bytes(outputs, fused, workers, request.rounding)
     plan = Plan(
         family=model.family.name,
         choices=tuple(output.choice for output in outputs),
@@ -204,7 +222,10 @@ def _warnings(outputs: Sequence[Output], fused: Fused, model: Model) -> list[str
         for scheme, count in twice.items()
     ]
     lost = [
-        o for o in changed if any("input_scale" in part.tensors for part in o.choice.layer.parts)
+        o
+        for o in changed
+        if any("input_scale" in part.tensors for part in o.choice.layer.parts)
+        and "input_scale" not in o.tensors
     ]
     if lost:
         found.append(f"{len(lost)} layers lose their calibrated input_scale")
@@ -262,14 +283,21 @@ def _learned(prepared: Prepared, progress: Progress) -> tuple[Prepared, Progress
 
 
 def _job(prepared: Prepared, output: Output) -> Job:
-    choice, fused, request = output.choice, prepared.fused, prepared.request
-    layer = choice.layer
+    layer, fused = output.choice.layer, prepared.fused
     fuse = partial(fused.reader, layer) if layer.key in fused.changes else None
-    if prepared.insight is None or not layer.is_matrix:
-        return Job(output, prepared.source, fuse, request.device)
-    known = prepared.insight.layers.get(layer.name)
-    rounding = partial(
+    rounding = rounding_of(output.choice, prepared.insight, prepared.request)
+    return Job(output, prepared.source, fuse, prepared.request.device, rounding)
+
+
+def rounding_of(
+    choice: Choice, insight: Insight | None, request: Request
+) -> Callable[[], Rounder | None]:
+    """What makes the rounder of a layer when a worker comes to it."""
+    layer = choice.layer
+    if request.rounding == NEAREST or not layer.is_matrix:
+        return lambda: None
+    known = insight.layers.get(layer.name) if insight else None
+    return partial(
         rounder, all_schemes()[choice.scheme], layer.shape[1], request.rounding, choice.dtype,
         known, request.device,
     )  # fmt: skip
-    return Job(output, prepared.source, fuse, request.device, rounding)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .source import Source
+
+if TYPE_CHECKING:
+    import torch
 
 VERSION = "0.1.0"
 METADATA_KEY = "fusequant"
@@ -63,6 +67,7 @@ class Recipe:
     max_bytes: int | None = None
     candidates: tuple[str, ...] = ()
     rounding: str = NEAREST
+    calibration: str | None = None
 
     def to_json(self) -> str:
         facts: dict[str, object] = {
@@ -77,7 +82,23 @@ class Recipe:
             facts |= {"max_bytes": self.max_bytes, "candidates": list(self.candidates)}
         if self.rounding != NEAREST:
             facts["rounding"] = self.rounding
+        if self.calibration is not None:
+            facts["calibration"] = self.calibration
         return json.dumps(facts, separators=(",", ":"))
+
+
+def digest_of(
+    inputs: Mapping[str, torch.Tensor] | None, input_scales: Mapping[str, float]
+) -> str | None:
+    """A hash of what a calibration measured; None where there is none."""
+    if not inputs and not input_scales:
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(inputs or {}):
+        digest.update(f"{name}\0{[f'{x:.6e}' for x in (inputs or {})[name].tolist()]}\0".encode())
+    for name in sorted(input_scales):
+        digest.update(f"{name}\0{input_scales[name]:.6e}\0".encode())
+    return digest.hexdigest()
 
 
 def recipe_of(

@@ -85,6 +85,7 @@ class Scheme:
     rotated(k) -> the size of the groups that the inputs are rotated in before they are rounded, by
         `ops.rotate_groups`, or None: not at all. Scales are chosen for the rotated numbers.
     turned(tensors, settings) -> what `dequantize` gives before it rotates back, where `rotated`.
+    `static_inputs`: `linear` takes an `input_scale` of the file for its activations.
     `worst_error` bounds |dequantize(quantize(w)) - w| / |w| (Frobenius) for w from N(0, 1).
     `aliases` maps what other tools call it to the backend that the name means, or None.
     """
@@ -106,6 +107,7 @@ class Scheme:
     row_axis: Mapping[str, int] = field(default_factory=lambda: {"weight": 0, "scale": 0})
     row_step: int = 1
     refuses: Callable[[int, int], str | None] = lambda n, k: None
+    static_inputs: bool = False
     rotated: Callable[[int], int | None] = lambda k: None
     turned: Callable[[Tensors, Mapping[str, object]], torch.Tensor] | None = None
     aliases: Mapping[str, str | None] = field(default_factory=dict)

@@ -187,7 +187,7 @@ class Stream:
         """Write the codes of the source unchanged; scales as float32 in the shape core reads."""
         part = job.layer.parts[0]
         for role, spec in job.output.tensors.items():
-            if role == "comfy_quant":
+            if role in job.output.known:
                 continue
             if role not in part.tensors:  # a bare cast has no scale: it is one
                 stored = torch.zeros(()) if role == "zeros" else torch.ones(())

@@ -16,7 +16,9 @@ from ..engine.fuse.lora import open_lora
 from ..engine.model import families
 from ..engine.pipeline import Prepared, Written, convert, prepare
 from ..engine.pipeline import Request as Conversion
+from ..engine.rounding import NEAREST
 from ..engine.workers import worker_count
+from .budget import FITS, told
 from .choosing import exact_scheme
 from .model import quantizing_device
 from .paths import output_file
@@ -30,13 +32,18 @@ CHUNK_ELEMENTS = 1 << 25  # of a weight on a GPU; a few float32 copies of it for
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user asked for; `dtype` is for what stays unquantized, None as in the source."""
+    """What the user asked for; `dtype` is for what stays unquantized, None as in the source.
+
+    Within `max_bytes` the layers get what ComfyUI's own loader reads; see engine.rounding.
+    """
 
     scheme: str = "auto"
     keep: tuple[str, ...] = ()
     dtype: str | None = None
     rslora: bool = False
     cpu: bool = False
+    max_bytes: int | None = None
+    rounding: str = NEAREST
 
 
 def convert_file(
@@ -78,7 +85,13 @@ def prepared_for(path: Path, loras: Sequence[tuple[Path, float]], wanted: Wanted
     try:
         for lora, strength in loras:
             files.append(open_lora(lora, strength, wanted.rslora))
-        return prepare(source, files, Conversion(scheme, wanted.keep, dtype, str(device)))
+        conversion = Conversion(
+            "auto" if wanted.max_bytes and wanted.scheme == "auto" else scheme,
+            wanted.keep, dtype, str(device), max_bytes=wanted.max_bytes, rounding=wanted.rounding,
+        )  # fmt: skip
+        progress = host_progress()
+        progress(0, 1)  # here and not in a thread: the bar belongs to the running node
+        return prepare(source, files, conversion, progress)
     except BaseException:
         for file in files:
             file.close()
@@ -94,7 +107,7 @@ def _tell(written: Written, report: Report) -> None:
     report.schemes.update({s: n for s, n in written.layers.items() if s != "none"})
     for choice in prepared.plan.choices:
         if choice.scheme == "none" and choice.layer.is_matrix:
-            report.keep(choice.layer.name, choice.why)
+            report.keep(choice.layer.name, FITS if " MB" in choice.why else choice.why)
     for lora in prepared.fused.report:
         name = Path(lora.file).name
         report.notes.append(f"{name} at {lora.strength:g}: {lora.matched} modules fused")
@@ -103,6 +116,8 @@ def _tell(written: Written, report: Report) -> None:
             report.warn(
                 f"{name}: {len(lora.unmatched)} modules match no layer: {shown(lora.unmatched)}"
             )
+    if prepared.plan.budget is not None:
+        report.notes += told(prepared.plan.budget)
     for warning in prepared.plan.warnings:
         report.warn(warning)
     report.seconds = written.seconds

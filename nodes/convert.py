@@ -10,6 +10,7 @@ from ..host import paths
 from ..host.convert import Wanted, convert_file
 from ._files import stamp
 from ._loras import check_loras, loras_input, paths_of, rslora_input, stamps_of
+from ._quality import ROUNDINGS, max_gb_input, rounding_input
 from ._schemes import check, chosen, scheme_input
 
 DTYPES = ("as in the file", "bf16", "fp16", "fp32")
@@ -73,12 +74,17 @@ class Convert(io.ComfyNode):
     def execute(
         cls, file: str, count: Any, scheme: Any, filename_prefix: str | None = None,
         keep: str | None = None, dtype: str | None = None, device: str | None = None,
-        rank_stabilized: bool | None = None,
+        rank_stabilized: bool | None = None, max_gb: float | None = None,
+        rounding: str | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         """Convert."""
         spelled = None if dtype in (None, DTYPES[0]) else dtype
         layers, cpu = tuple((keep or "").split()), device == "cpu"
-        wanted = Wanted(chosen(scheme), layers, spelled, bool(rank_stabilized), cpu)
+        most = int((max_gb or 0) * 1e9) or None
+        wanted = Wanted(
+            chosen(scheme), layers, spelled, bool(rank_stabilized), cpu, most,
+            rounding or ROUNDINGS[0],
+        )  # fmt: skip
         source = paths.find("diffusion_models", file)
         path, report = convert_file(
             source, paths_of(count, least=0), wanted, filename_prefix or PREFIX
@@ -115,6 +121,8 @@ def _advanced() -> list[Any]:
             tooltip="Where the arithmetic runs. auto takes ComfyUI's device.",
         ),
         rslora_input(),
+        max_gb_input("of the file"),
+        rounding_input(),
     ]
 
 

@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from ..host.backends import backend_names
 from ..host.cached import POLICIES, quantize_clip, quantize_model
 from ..host.pristine import Request
+from ._quality import ROUNDINGS, max_gb_input, rounding_input
 from ._schemes import check, chosen, scheme_input
 
 ON_FAILURE = ("full precision", "refuse")
@@ -63,12 +64,18 @@ class QuantizeModel(io.ComfyNode):
     def execute(
         cls, model: Any, scheme: Any, plan: Any = None, backend: str | None = None,
         keep: str | None = None, on_failure: str | None = None, cache: str | None = None,
+        max_gb: float | None = None, rounding: str | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         """Quantize a copy."""
-        name = chosen(scheme)
-        name = plan.scheme if plan is not None and name == "auto" else name
+        name, most = chosen(scheme), int((max_gb or 0) * 1e9) or None
+        if plan is not None:
+            name = plan.scheme if name == "auto" else name
+            most = most or (None if hasattr(model, "cond_stage_model") else plan.max_bytes)
         layers, failure = tuple((keep or "").split()), on_failure or ON_FAILURE[0]
-        request = Request(name, backend, layers, failure, cache or POLICIES[0])
+        request = Request(
+            name, backend, layers, failure, cache or POLICIES[0], most,
+            rounding=rounding or ROUNDINGS[0],
+        )  # fmt: skip
         run = quantize_clip if hasattr(model, "cond_stage_model") else quantize_model
         quantized, report = run(model, request)
         return io.NodeOutput(quantized, report.text(), ui=ui.PreviewText(report.text()))
@@ -113,6 +120,8 @@ def _advanced() -> list[Any]:
             "the next time. auto keeps models whose file has 2 GB or more. The files lie "
             "in user/fusequant/cache, at most 60 GB or a fifth of the free disk.",
         ),
+        max_gb_input("of the quantized weights"),
+        rounding_input(),
     ]
 
 

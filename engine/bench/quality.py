@@ -156,11 +156,11 @@ def ours(case: Case, folder: Path, rows: Sequence[Row]) -> Iterator[Row]:
     """Our files at the bytes of the others."""
     found = budgets(rows)
     every, theirs = readable(FUSEQUANT), readable(COMFYUI)
-    runs = [
+    runs = (
         (LEARNED, every, "", tuple(found)),
         (LEARNED, theirs, " for ComfyUI's loader", ("8 bits", "12 bits")),
-    ]
-    runs.append((NEAREST, every, ", rounded to nearest", tuple(found)))
+        (NEAREST, every, ", rounded to nearest", tuple(found)),
+    )
     measured: dict[str, Measured] = {}
     for rounding, candidates, told, names in runs:
         for name in names:

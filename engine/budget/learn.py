@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -25,7 +25,7 @@ def learn(
     model: Model,
     fused: Fused,
     device: str,
-    inputs: Mapping[str, Sequence[float]] | None = None,
+    inputs: Mapping[str, torch.Tensor] | None = None,
     advance: Advance = lambda count: None,
 ) -> Insight:
     """What the model's own transformer shows, LoRAs added; nothing where we have none for it.
@@ -36,13 +36,13 @@ def learn(
     return with_inputs(_shown(source, model, fused, device, advance), inputs)
 
 
-def with_inputs(insight: Insight, measured: Mapping[str, Sequence[float]] | None) -> Insight:
+def with_inputs(insight: Insight, measured: Mapping[str, torch.Tensor] | None) -> Insight:
     """The insight with input channels as they were measured, to which no directions belong."""
     if not measured:
         return insight
     layers = dict(insight.layers)
     for name, values in measured.items():
-        inputs = torch.as_tensor(values, dtype=torch.float32)
+        inputs = values.to("cpu", torch.float32)
         layers[name] = replace(layers.get(name, LayerInsight()), inputs=inputs, directions=None)
     return Insight(layers, f"inputs as measured while sampling; {insight.how}")
 

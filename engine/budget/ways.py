@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ..choose import choose
 from ..errors import Refused
@@ -14,6 +15,9 @@ from ..outputs import output_of
 from ..plan import Choice
 from .allot import Option
 from .weighed import Weighed
+
+if TYPE_CHECKING:
+    import torch
 
 HEADER_LINE_BYTES = 72  # of a tensor, without its name and shape
 NEARLY = 0.95  # a scheme must be better than the preferred one by this factor to be mixed in
@@ -35,7 +39,7 @@ class Wish:
     dtype: str | None = None
     device: str = "cpu"
     rounding: str = "nearest"
-    inputs: Mapping[str, Sequence[float]] | None = None
+    inputs: Mapping[str, torch.Tensor] | None = None
 
 
 @dataclass(frozen=True)

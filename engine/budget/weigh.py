@@ -74,17 +74,14 @@ def sample_of(layer: Layer, source: Source, fused: Fused) -> Sample:
     spans = list(runs(row_count(layer), row_elements(layer)))
 
     def read(reader: RowReader) -> torch.Tensor:
-        return torch.cat([reader(start, stop) for start, stop in spans])
+        return torch.cat([reader(start, stop).cpu() for start, stop in spans])
 
     rows = read(fused.reader(layer, base))
-    files = dict.fromkeys(change.file.path for change in fused.changes.get(layer.key, ()))
-    deltas = []
-    for path in files:
-        alone = [c for c in fused.changes[layer.key] if c.file.path == path]
-        only = Fused({layer.key: tuple(alone)})
-        deltas.append((str(path), read(only.reader(layer, base)).sub_(read(base))))
+    deltas = tuple(
+        (name, read(alone).sub_(read(base))) for name, alone in fused.deltas(layer, base)
+    )
     indices = torch.cat([torch.arange(start, stop) for start, stop in spans])
-    return Sample(rows, indices, tuple(deltas))
+    return Sample(rows, indices, deltas)
 
 
 def weigh(

@@ -65,5 +65,6 @@ SCHEME = Scheme(
     linear=linear,
     worst_error=0.03,
     row_axis={"weight": 0},
+    static_inputs=True,
     aliases={"fp8-scaled": None, "diffsynth-fp8": None, "fp8-e4m3": None, "float8-e4m3fn": None},
 )
