@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fusequant.engine import devices
+from fusequant.engine.advise import guide
 from fusequant.engine.measure.results import Result, read_result
 from fusequant.engine.measure.table import markdown_table
 
@@ -58,36 +59,46 @@ def files_table() -> str:
 def quality_table() -> str:
     """Files of equal bytes by how far the output moves: ours beside the best other one."""
     path, result = newest("quality")
-    rows = []
-    for row in result.rows:
-        if row["who"] != "fusequant":
-            continue
-        rows.append(
-            (
-                row["model"],
-                str(row["what"]),
-                f"{row['budget'] / 1e6:.1f} MB",
-                f"{row['output_error']:.4f}",
-                f"{row['best_error']:.4f}",
-                f"{row['ratio']:.2f}",
-                str(row["best"]),
-            )
+    rows = [
+        (
+            row["model"],
+            row["what"],
+            f"{row['budget'] / 1e6:.1f} MB",
+            f"{row['output_error']:.4f}",
+            f"{row['best_error']:.4f}",
+            f"{row['ratio']:.2f}",
+            row["best"],
         )
-    head = ("model", "budget", "bytes", "ours", "best other", "ratio", "which is")
-    missing = dict.fromkeys(
-        f"{row['who']} {row['what']}: {row['why_not']}" for row in result.rows if "why_not" in row
-    )
-    tried = dict.fromkeys(
-        f"{row['who']} {row['what']}"
         for row in result.rows
-        if row["who"] not in ("fusequant", "plain") and "why_not" not in row
+        if row["who"] == "fusequant"
+    ]
+    head = ("model", "budget", "bytes", "ours", "best other", "ratio", "which is")
+    tried = [row for row in result.rows if row["who"] not in ("fusequant", "plain")]
+    made = dict.fromkeys(f"{row['who']} {row['what']}" for row in tried if "why_not" not in row)
+    absent = dict.fromkeys(
+        f"{row['who']} {row['what']} ({row['why_not']})" for row in tried if "why_not" in row
     )
-    lines = [markdown_table(head, rows), "", f"Others: {', '.join(tried)}, and every scheme alone."]
-    lines += [f"Not measured: {'; '.join(missing)}."] if missing else []
+    lines = [markdown_table(head, rows), "", f"Beside: {', '.join(made)}, each scheme alone."]
+    lines += [f"Not measured: {'; '.join(absent)}."] if absent else []
     return "\n".join([*lines, "", where(path, result)])
 
 
-SECTIONS: dict[str, Callable[[], str]] = {"devices": devices.table, "files": files_table, "quality": quality_table}
+def modes_table() -> str:
+    """The five modes, with the weight error of fp8 from the newest conversion."""
+    _, result = newest("files")
+    errors = [row["weight_error"] for row in result.rows if row["scheme"] == "fp8"]
+    return guide.modes(next(error for error in errors if error))
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "devices": devices.table,
+    "tiers": guide.tiers,
+    "modes": modes_table,
+    "decisions": guide.decisions,
+    "speed": lambda: guide.speed("benchmarks/results"),
+    "files": files_table,
+    "quality": quality_table,
+}
 
 
 def filled(text: str) -> str:

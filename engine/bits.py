@@ -38,13 +38,23 @@ def patterns(source: Source, spec: TensorSpec, code: str) -> Sequence[int]:
 def not_finite(source: Source, spec: TensorSpec) -> bool:
     """A plain tensor holds NaN or infinity."""
     bits = BITS.get(spec.dtype)
-    if bits is None or not spec.elements:
+    if (
+        bits is None
+        or not spec.elements
+        or not _may_be_infinite(source.read_bytes(spec.name), bits)
+    ):
         return False
-    # negative numbers are the largest as unsigned, positive ones as signed integers
-    return (
-        max(patterns(source, spec, bits.code)) >= bits.sign + bits.infinite
-        or max(patterns(source, spec, bits.code.lower())) >= bits.infinite
-    )
+    return any(code % bits.sign >= bits.infinite for code in patterns(source, spec, bits.code))
+
+
+def _may_be_infinite(data: bytes, bits: Bits) -> bool:
+    """The highest byte of a number is one that infinity and NaN have; large numbers have it too."""
+    width = struct.calcsize(bits.code)
+    below = 8 * (width - 1)
+    positive, infinite = bits.sign >> below, bits.infinite >> below
+    suspicious = bytes(code for code in range(256) if code % positive >= infinite)
+    highest = data[width - 1 :: width]
+    return len(highest.translate(None, suspicious)) < len(highest)
 
 
 def values(source: Source, spec: TensorSpec) -> list[float]:
@@ -59,9 +69,18 @@ def values(source: Source, spec: TensorSpec) -> list[float]:
     return list(struct.unpack(f"<{spec.elements}{letter}", data))
 
 
+def integers(source: Source, spec: TensorSpec) -> list[int]:
+    """The numbers of a small tensor of 32 or 64-bit integers; none of another dtype."""
+    letter = {"I64": "q", "I32": "i"}.get(spec.dtype)
+    if letter is None:
+        return []
+    return list(struct.unpack(f"<{spec.elements}{letter}", source.read_bytes(spec.name)))
+
+
 def all_zero(source: Source, spec: TensorSpec) -> bool:
     """Every number of a float tensor is 0 or -0."""
     bits = BITS.get(spec.dtype)
     if bits is None:
-        return not any(source.read_bytes(spec.name))
+        data = source.read_bytes(spec.name)
+        return data.count(0) == len(data)
     return set(patterns(source, spec, bits.code)) <= {0, bits.sign}

@@ -14,12 +14,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from . import lightx2v
 from .auto import auto_scheme
 from .budget.learn import learn, learned_bytes
 from .budget.readers import COMFYUI, readable
 from .budget.spend import Measured, check, measure, spend
 from .budget.ways import Wish
-from .choose import choose
+from .choose import choose, dtype_of
+from .errors import Refused
+from .files.folder_writer import FolderWriter, folder_size
 from .files.writer import Writer, size_of
 from .fuse.lora import Fused, LoraFile, match
 from .insight import Insight
@@ -29,24 +32,31 @@ from .meter import Meter, Progress, silent
 from .model import Model, recognise
 from .outputs import Output, output_of, specs_of
 from .place.budget import Placement, place
-from .plan import Budget, Choice, Plan
+from .plan import Choice, Plan
 from .read import read
-from .recipe import METADATA_KEY, digest_of, recipe_of
+from .recipe import digest_of, header, recipe_of
 from .repairable import mend_layer, plain_codes
 from .rounding import NEAREST, Rounder, rounder
-from .rows import all_schemes
+from .rows import RowReader, all_schemes, rows_of
 from .source import Source
 from .stream import Job, Stream
+from .tensors import TensorSpec
 from .workers import single_threaded_torch, worker_count
 
 if TYPE_CHECKING:
     import torch
+
+CORE = "core"
+FORMATS = (CORE, lightx2v.FORMAT)
 
 
 @dataclass(frozen=True)
 class Request:
     """What the user asked for; `scheme` may be `auto`, `dtype` is for what stays unquantized.
 
+    `rotated`: int8 rows of the source are rotated in groups of so many inputs (see `read`).
+    `format`: `core`, or `lightx2v`, whose blocks may each be a file (`by_block`).
+    `workers`: layers worked on at once, None for one per core; the bytes do not depend on it.
     `max_bytes`: of the file. With it `auto` means any of `candidates` for each layer (None: those
     that ComfyUI's loader reads), and another scheme means that one or none. `rounding`: one of
     rounding.ROUNDINGS. By layer name, from a calibration: `inputs`, the mean square of each input
@@ -58,16 +68,29 @@ class Request:
     dtype: str | None = None
     device: str = "cpu"
     capability: tuple[int, int] | None = None
+    rotated: int | None = None
+    format: str = CORE
+    by_block: bool = False
+    workers: int | None = None
     max_bytes: int | None = None
     candidates: tuple[str, ...] | None = None
     rounding: str = NEAREST
     inputs: Mapping[str, torch.Tensor] | None = None
     input_scales: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def layers_at_once(self) -> int:
+        """How many layers are worked on at a time."""
+        return self.workers or worker_count(self.device)
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that is known of a new file before the first weight is read."""
+    """Everything that is known of a new file before the first weight is read.
+
+    `files`: the tensors of each file of a folder; empty where one file holds all. `measured`: for a
+    budget; `insight`: what is known of the layers, where they were looked at.
+    """
 
     source: Source
     request: Request
@@ -77,8 +100,9 @@ class Prepared:
     plan: Plan
     loras: tuple[LoraFile, ...] = ()
     fused: Fused = field(default_factory=Fused)
+    files: Mapping[str, Sequence[TensorSpec]] = field(default_factory=dict)
     measured: Measured | None = None
-    insight: Insight | None = None  # what is known of the layers, where they were looked at
+    insight: Insight | None = None
 
     def close(self) -> None:
         """Close the source and the LoRAs."""
@@ -111,42 +135,33 @@ def prepare(
     `measured`: of another plan for the same files that differs in `max_bytes` alone.
     """
     request = request or Request()
-    model = recognise(read(source))
+    _check_format(request)
+    model = recognise(read(source, request.rotated))
     fused = match(loras, model) if loras else Fused()
-    preferred = auto_scheme(request.device, request.capability)[0]
     if request.scheme == "auto" and request.max_bytes is None:
-        request = replace(request, scheme=preferred)
-    candidates = _candidates(request)
+        request = replace(request, scheme=_auto(request))
     recipe = recipe_of(
         source,
         request.scheme,
         [(lora.source, lora.strength, lora.rslora) for lora in loras],
         request.keep,
         request.dtype,
+        request.rotated,
+        None if request.format == CORE else request.format,
     )
     recipe = replace(
-        recipe, max_bytes=request.max_bytes, candidates=candidates, rounding=request.rounding,
-        calibration=digest_of(request.inputs, request.input_scales),
+        recipe, max_bytes=request.max_bytes, candidates=_candidates(request),
+        rounding=request.rounding, calibration=digest_of(request.inputs, request.input_scales),
     )  # fmt: skip
-    metadata = {"format": "pt", METADATA_KEY: recipe.to_json()}
-    budget = None
-    if request.max_bytes is None:
+    metadata = header(source, recipe.to_json())
+    if request.max_bytes is not None:
+        prepared = _within(source, model, request, metadata, fused, progress, measured)
+    elif request.format == CORE:
         choices = choose(model, request.scheme, keep=request.keep, dtype=request.dtype)
+        prepared = lay_out(source, model, choices, request, metadata, fused)
     else:
-        wish = Wish(
-            request.max_bytes, candidates, preferred, request.keep, request.dtype,
-            request.device, request.rounding, request.inputs,
-        )  # fmt: skip
-
-        def size(tried: Sequence[Choice]) -> int:
-            outputs = outputs_of(model, tried, fused, request.input_scales)
-            return size_of(specs_of(outputs), metadata)
-
-        check(model, fused, wish, size)
-        measured = measured or measure(source, model, fused, wish, progress)
-        choices, budget = spend(measured, request.max_bytes, size)
-    prepared = lay_out(source, model, choices, request, metadata, fused, budget)
-    return replace(prepared, loras=tuple(loras), measured=measured)
+        prepared = _for_lightx2v(source, model, request, metadata, fused)
+    return replace(prepared, loras=tuple(loras))
 
 
 def _candidates(request: Request) -> tuple[str, ...]:
@@ -156,6 +171,92 @@ def _candidates(request: Request) -> tuple[str, ...]:
     if request.scheme != "auto":
         return (request.scheme,)
     return request.candidates or readable(COMFYUI)
+
+
+def _within(
+    source: Source,
+    model: Model,
+    request: Request,
+    metadata: Mapping[str, str],
+    fused: Fused,
+    progress: Progress,
+    measured: Measured | None,
+) -> Prepared:
+    """The plan of the file that moves the output least within the bytes that it may have."""
+    wish = Wish(
+        request.max_bytes or 0, _candidates(request), _auto(request), request.keep, request.dtype,
+        request.device, request.rounding, request.inputs,
+    )  # fmt: skip
+
+    def size(tried: Sequence[Choice]) -> int:
+        outputs = outputs_of(model, tried, fused, request.input_scales)
+        return size_of(specs_of(outputs), metadata)
+
+    check(model, fused, wish, size)
+    measured = measured or measure(source, model, fused, wish, progress)
+    choices, budget = spend(measured, wish.max_bytes, size)
+    prepared = lay_out(source, model, choices, request, metadata, fused)
+    peak = max(prepared.plan.peak_private_bytes, budget.peak_bytes)
+    plan = replace(prepared.plan, budget=budget, peak_private_bytes=peak)
+    return replace(prepared, plan=plan, measured=measured)
+
+
+def _check_format(request: Request) -> None:
+    if request.format not in FORMATS:
+        raise Refused(
+            "unknown-format",
+            found=repr(request.format),
+            expected=f"one of {', '.join(FORMATS)}",
+            fix="leave the format out for ComfyUI's own",
+        )
+    if request.by_block and request.format == CORE:
+        raise Refused(
+            "by-block",
+            found="one file for each block in ComfyUI's format",
+            expected="the format lightx2v with it",
+            fix="leave --by-block out, or add --format lightx2v",
+        )
+    if request.max_bytes is not None and request.format != CORE:
+        raise Refused(
+            "budget-for-format",
+            found=f"a byte budget for {request.format}",
+            expected=f"the format {CORE}: others have one scheme for all layers",
+            fix="leave --max-gb or --format out",
+        )
+
+
+def _auto(request: Request) -> str:
+    """The scheme that `auto` means: the device's best, or what any card multiplies in LightX2V."""
+    if request.format == lightx2v.FORMAT:
+        return next(iter(lightx2v.CODES))
+    return auto_scheme(request.device, request.capability)[0]
+
+
+def _for_lightx2v(
+    source: Source, model: Model, request: Request, metadata: Mapping[str, str], fused: Fused
+) -> Prepared:
+    """LightX2V's tensors of the model alone; what else a checkpoint holds is no part of it."""
+    dtype = dtype_of(request.dtype) if request.dtype else None
+    outputs = lightx2v.outputs_of(model, request.scheme, dtype, request.keep, fused)
+    files = lightx2v.blocks(specs_of(outputs)) if request.by_block else {}
+    return _planned(source, model, outputs, request, metadata, fused, files)
+
+
+def lay_out(
+    source: Source,
+    model: Model,
+    choices: Sequence[Choice],
+    request: Request,
+    metadata: Mapping[str, str],
+    fused: Fused | None = None,
+) -> Prepared:
+    """Choices in, the tensors of the new file and its exact size out.
+
+    What else is in a full checkpoint (VAE, text encoder) keeps its numbers and its codes.
+    """
+    fused = fused or Fused()
+    outputs = outputs_of(model, choices, fused, request.input_scales)
+    return _planned(source, model, outputs, request, metadata, fused, {})
 
 
 def outputs_of(
@@ -175,34 +276,28 @@ def outputs_of(
     )
 
 
-def lay_out(
+def _planned(
     source: Source,
     model: Model,
-    choices: Sequence[Choice],
+    outputs: tuple[Output, ...],
     request: Request,
     metadata: Mapping[str, str],
-    fused: Fused | None = None,
-    budget: Budget | None = None,
+    fused: Fused,
+    files: Mapping[str, Sequence[TensorSpec]],
 ) -> Prepared:
-    """Choices in, the tensors of the new file and its exact size out.
-
-    What else is in a full checkpoint (VAE, text encoder) keeps its numbers and its codes.
-    """
-    fused = fused or Fused()
-    outputs = outputs_of(model, choices, fused, request.input_scales)
+    """Outputs in, the plan of the new file or folder out."""
     specs = specs_of(outputs)
-    workers = worker_count(request.device)
-    converting = predicted_peak_bytes(outputs, fused, workers, request.rounding)
     plan = Plan(
         family=model.family.name,
         choices=tuple(output.choice for output in outputs),
-        bytes=size_of(specs, metadata),
-        peak_private_bytes=max(converting, budget.peak_bytes if budget else 0),
+        bytes=folder_size(files, metadata) if files else size_of(specs, metadata),
+        peak_private_bytes=predicted_peak_bytes(
+            outputs, fused, request.layers_at_once, request.rounding
+        ),
         vram_bytes=sum(spec.size_bytes for spec in specs),
-        warnings=tuple(_warnings(outputs, fused, model)),
-        budget=budget,
+        warnings=tuple(_warnings(outputs, fused, model, request)),
     )
-    return Prepared(source, request, model, outputs, metadata, plan, fused=fused)
+    return Prepared(source, request, model, outputs, metadata, plan, fused=fused, files=files)
 
 
 def _beside(layer: Layer) -> Choice:
@@ -211,7 +306,7 @@ def _beside(layer: Layer) -> Choice:
     return replace(mended, why="not part of the model")
 
 
-def _warnings(outputs: Sequence[Output], fused: Fused, model: Model) -> list[str]:
+def _warnings(outputs: Sequence[Output], fused: Fused, model: Model, request: Request) -> list[str]:
     """What the user should know of the numbers before they are written."""
     changed = [o for o in outputs if o.choice.layer.scheme != "none" and not o.as_stored]
     twice = Counter(o.choice.layer.scheme for o in changed if o.choice.scheme != "none")
@@ -223,27 +318,34 @@ def _warnings(outputs: Sequence[Output], fused: Fused, model: Model) -> list[str
     ]
     lost = [
         o
-        for o in changed
-        if any("input_scale" in part.tensors for part in o.choice.layer.parts)
-        and "input_scale" not in o.tensors
+        for o in outputs
+        if "input_scale" not in o.tensors
+        and any("input_scale" in part.tensors for part in o.choice.layer.parts)
     ]
     if lost:
         found.append(f"{len(lost)} layers lose their calibrated input_scale")
     if model.unused:
         named = ", ".join(layer.key for layer in model.unused[:3])
         found.append(f"{len(model.unused)} tensors have no place in this model: {named}")
+    if request.format != CORE:
+        found.append(
+            f"a file for {request.format}: ComfyUI's own loaders ignore its scales, "
+            "FuseQuant's open it"
+        )
+        if model.others:
+            found.append(f"{len(model.others)} tensors beside the model are left out")
     return found
 
 
 def convert(prepared: Prepared, target: Path, progress: Progress = silent) -> Written:
     """Write the file that the plan describes; on any error nothing is left behind."""
     started = time.perf_counter()
-    prepared, progress = _learned(prepared, progress)
-    jobs = [_job(prepared, output) for output in prepared.outputs]
+    prepared, progress = _looked_at(prepared, progress)
+    jobs = [job_of(prepared, output) for output in prepared.outputs]
     total = sum(job.source_bytes for job in jobs)
-    writer = Writer(target, specs_of(prepared.outputs), prepared.metadata, prepared.close)
+    writer = _writer(prepared, target)
     with writer, single_threaded_torch():
-        Stream(writer, progress, total).run(jobs, worker_count(prepared.request.device))
+        Stream(writer, progress, total).run(jobs, prepared.request.layers_at_once)
         del jobs
     return Written(
         out=Path(target),
@@ -252,6 +354,33 @@ def convert(prepared: Prepared, target: Path, progress: Progress = silent) -> Wr
         layers=dict(Counter(output.choice.scheme for output in prepared.outputs)),
         prepared=prepared,
     )
+
+
+def _looked_at(prepared: Prepared, progress: Progress) -> tuple[Prepared, Progress]:
+    """With what rounding must know of the layers, and the progress of what is left to do."""
+    request = prepared.request
+    if prepared.measured is not None:
+        return replace(prepared, insight=prepared.measured.insight), progress
+    if request.rounding == NEAREST:
+        return prepared, progress
+    before = learned_bytes(prepared.model)
+    source_bytes = sum(job_of(prepared, output).source_bytes for output in prepared.outputs)
+    meter = Meter(progress, before + source_bytes)
+    insight = learn(
+        prepared.source, prepared.model, prepared.fused, request.device, request.inputs, meter.add
+    )
+    return (
+        replace(prepared, insight=insight),
+        lambda done, total: progress(before + done, before + total),
+    )
+
+
+def _writer(prepared: Prepared, target: Path) -> Writer | FolderWriter:
+    """Who writes the one file, or the folder of files."""
+    if not prepared.files:
+        return Writer(target, specs_of(prepared.outputs), prepared.metadata, prepared.close)
+    index = lightx2v.INDEX
+    return FolderWriter(target, prepared.files, prepared.metadata, index, prepared.close)
 
 
 def placement(prepared: Prepared, vram_bytes: int) -> Placement:
@@ -263,41 +392,33 @@ def placement(prepared: Prepared, vram_bytes: int) -> Placement:
     return place(sizes, vram_bytes)
 
 
-def _learned(prepared: Prepared, progress: Progress) -> tuple[Prepared, Progress]:
-    """With what rounding must know of the layers, and the progress of what is left to do."""
-    request = prepared.request
-    if prepared.measured is not None:
-        return replace(prepared, insight=prepared.measured.insight), progress
-    if request.rounding == NEAREST:
-        return prepared, progress
-    before = learned_bytes(prepared.model)
-    source_bytes = sum(_job(prepared, output).source_bytes for output in prepared.outputs)
-    meter = Meter(progress, before + source_bytes)
-    insight = learn(
-        prepared.source, prepared.model, prepared.fused, request.device, request.inputs, meter.add
-    )
-    return (
-        replace(prepared, insight=insight),
-        lambda done, total: progress(before + done, before + total),
-    )
-
-
-def _job(prepared: Prepared, output: Output) -> Job:
-    layer, fused = output.choice.layer, prepared.fused
-    fuse = partial(fused.reader, layer) if layer.key in fused.changes else None
-    rounding = rounding_of(output.choice, prepared.insight, prepared.request)
+def job_of(prepared: Prepared, output: Output) -> Job:
+    """What a worker does for one layer: it reads the rows and adds the LoRAs to them."""
+    layer, whole, fused = output.choice.layer, output.whole, prepared.fused
+    fuse = None
+    if output.changed.key in fused.changes:
+        fuse = partial(fused.reader, layer)
+        if whole is not None:
+            fuse = partial(_rows_of_whole, prepared, whole, output.first)
+    rounding = rounding_of(output, prepared.insight, prepared.request)
     return Job(output, prepared.source, fuse, prepared.request.device, rounding)
 
 
 def rounding_of(
-    choice: Choice, insight: Insight | None, request: Request
+    output: Output, insight: Insight | None, request: Request
 ) -> Callable[[], Rounder | None]:
     """What makes the rounder of a layer when a worker comes to it."""
-    layer = choice.layer
-    if request.rounding == NEAREST or not layer.is_matrix:
+    choice = output.choice
+    if request.rounding == NEAREST or not choice.layer.is_matrix:
         return lambda: None
-    known = insight.layers.get(layer.name) if insight else None
+    known = insight.layers.get(output.changed.name) if insight else None
     return partial(
-        rounder, all_schemes()[choice.scheme], layer.shape[1], request.rounding, choice.dtype,
-        known, request.device,
+        rounder, all_schemes()[choice.scheme], choice.layer.shape[1], request.rounding,
+        choice.dtype, known, request.device,
     )  # fmt: skip
+
+
+def _rows_of_whole(prepared: Prepared, whole: Layer, first: int, base: RowReader) -> RowReader:
+    """A reader of the rows of `whole` from `first` on, LoRAs added where they were matched."""
+    read_whole = prepared.fused.reader(whole, rows_of(whole, prepared.source))
+    return lambda start, stop: read_whole(start + first, stop + first)

@@ -15,8 +15,20 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 METADATA_KEY = "fusequant"
+# what a model is built by: ComfyUI reads the settings of LTX and of some Wan models there
+CARRIED = ("config",)
 _SAMPLE_BYTES = 4096
 NEAREST = "nearest"  # the rounding that needs no word
+
+
+def carried(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What a file that is made from another one takes over from its header."""
+    return {name: metadata[name] for name in CARRIED if name in metadata}
+
+
+def header(source: Source, recipe: str) -> dict[str, str]:
+    """The metadata of a file made from `source` by a recipe."""
+    return {"format": "pt", **carried(source.metadata), METADATA_KEY: recipe}
 
 
 def fingerprint(source: Source) -> str:
@@ -63,6 +75,8 @@ class Recipe:
     loras: tuple[FusedLora, ...] = ()
     keep: tuple[str, ...] = ()
     dtype: str | None = None
+    rotated: int | None = None
+    format: str | None = None
     version: str = VERSION
     max_bytes: int | None = None
     candidates: tuple[str, ...] = ()
@@ -78,12 +92,12 @@ class Recipe:
             "keep": list(self.keep),
             "dtype": self.dtype,
         }
+        facts |= {"rotated": self.rotated} if self.rotated else {}
+        facts |= {"format": self.format} if self.format else {}
         if self.max_bytes is not None:
             facts |= {"max_bytes": self.max_bytes, "candidates": list(self.candidates)}
-        if self.rounding != NEAREST:
-            facts["rounding"] = self.rounding
-        if self.calibration is not None:
-            facts["calibration"] = self.calibration
+        facts |= {"rounding": self.rounding} if self.rounding != NEAREST else {}
+        facts |= {"calibration": self.calibration} if self.calibration else {}
         return json.dumps(facts, separators=(",", ":"))
 
 
@@ -95,7 +109,8 @@ def digest_of(
         return None
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(inputs or {}):
-        digest.update(f"{name}\0{[f'{x:.6e}' for x in (inputs or {})[name].tolist()]}\0".encode())
+        numbers = ",".join(f"{x:.6e}" for x in (inputs or {})[name].tolist())
+        digest.update(f"{name}\0{numbers}\0".encode())
     for name in sorted(input_scales):
         digest.update(f"{name}\0{input_scales[name]:.6e}\0".encode())
     return digest.hexdigest()
@@ -107,6 +122,8 @@ def recipe_of(
     loras: Sequence[tuple[Source, float, bool]] = (),
     keep: Sequence[str] = (),
     dtype: str | None = None,
+    rotated: int | None = None,
+    format: str | None = None,
 ) -> Recipe:
     """The recipe of a conversion, from opened files; `loras`: (source, strength, rslora)."""
     return Recipe(
@@ -117,4 +134,6 @@ def recipe_of(
         ),
         keep=tuple(keep),
         dtype=dtype,
+        rotated=rotated,
+        format=format,
     )

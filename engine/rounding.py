@@ -27,7 +27,7 @@ import torch
 from ..kernels import ops
 from ..kernels.hadamard import hadamard
 from .insight import LayerInsight
-from .scheme import Block, Group, Row, Scheme
+from .scheme import Block, Group, Row, Scheme, Tensor
 
 NEAREST, SEARCH, LEARNED = "nearest", "search", "learned"
 ROUNDINGS = (NEAREST, SEARCH, LEARNED)
@@ -126,37 +126,33 @@ class Rounder:
         self._rotation = scheme.rotated(k)
         self._moment = Moment(insight, k, self._device)
         self._shares: tuple[float, ...] = SHARES if scheme.bits < 8 else ()
+        self._one_scale = isinstance(scheme.granularity, Tensor)
+        self._tied = scheme.granularity.size if isinstance(scheme.granularity, Block) else 1
         coupled = how == LEARNED and (insight.inputs is not None or insight.directions is not None)
         self._coupling = Coupling(self._moment, self._rotation) if coupled else None
 
-    def share(self, rows: torch.Tensor, amax: torch.Tensor) -> float:
-        """For one scale for all of a weight: the best share of its largest number, on some rows."""
-        turned = self._turn(rows.to(self._device, torch.float32))
-        errors = {
-            share: float(self._error(turned, turned, amax * share).sum())
-            for share in (1.0, *self._shares)
-        }
-        return min(errors, key=errors.__getitem__)
-
-    def __call__(self, rows: torch.Tensor, amax: torch.Tensor | None = None) -> torch.Tensor:
-        """rows (r, k) -> float32 rows for `scheme.quantize(rows, amax, dtype)`."""
+    def __call__(self, rows: torch.Tensor, whole: torch.Tensor | None = None) -> torch.Tensor:
+        """rows (r, k) -> float32 rows for `scheme.quantize(rows, whole, dtype)`."""
         rows = rows.to(self._device, torch.float32)
         if not bool(torch.isfinite(rows).all()):
             return rows  # whoever sees the scale refuses them
         turned = self._turn(rows)
-        limit = amax.to(turned) if amax is not None else self._over_units(turned.abs(), torch.amax)
+        if self._one_scale and whole is not None:
+            limit = whole.to(turned)
+        else:
+            limit = self._over_units(turned.abs(), torch.amax)
         forms: list[Callable[[], torch.Tensor]] = []
-        if amax is None and self._shares:
-            limit = self._searched(turned, limit)
+        if self._shares:
+            limit = self._searched(turned, limit, whole)
             forms.append(lambda: torch.clamp(turned, -limit, limit))
         if self._coupling is not None:
-            forms.append(lambda: self._learned(turned, limit, amax))
-        best, error = rows, self._error(turned, turned, amax)
+            forms.append(lambda: self._learned(turned, limit, whole))
+        best, error = rows, self._error(turned, turned, whole)
         for form in forms:
             other = form()
-            found = self._error(other, turned, amax)
+            found = self._error(other, turned, whole)
             better = self._together(found) < self._together(error)
-            better = better.repeat_interleave(self._scheme.row_step)[: len(rows)]
+            better = better.repeat_interleave(self._tied)[: len(rows)]
             best = torch.where(better[:, None], self._turn(other), best)
             error = torch.where(better, found, error)
         return best
@@ -165,25 +161,25 @@ class Rounder:
         """To the numbers that are rounded, or back."""
         return ops.rotate_groups(rows, self._rotation) if self._rotation else rows
 
-    def _stored(self, turned: torch.Tensor, amax: torch.Tensor | None) -> torch.Tensor:
+    def _stored(self, turned: torch.Tensor, whole: torch.Tensor | None) -> torch.Tensor:
         """What quantizing makes of rows that are turned, turned."""
         rows, scheme = self._turn(turned), self._scheme
-        made = scheme.quantize(rows, amax, self._dtype)
+        made = scheme.quantize(rows, whole, self._dtype)
         settings = {**scheme.config(*rows.shape), **scheme.settings}
         if scheme.turned is not None and self._rotation:
             return scheme.turned(made, settings)
         return self._turn(scheme.dequantize(made, settings))
 
     def _error(
-        self, turned: torch.Tensor, truth: torch.Tensor, amax: torch.Tensor | None
+        self, turned: torch.Tensor, truth: torch.Tensor, whole: torch.Tensor | None
     ) -> torch.Tensor:
         """e.T H e of each row of what quantizing makes of `turned` against `truth`, both turned."""
-        return self._moment.of(self._turn(self._stored(turned, amax) - truth))
+        return self._moment.of(self._turn(self._stored(turned, whole) - truth))
 
     def _together(self, errors: torch.Tensor) -> torch.Tensor:
         """(rows) -> sums over the rows that share a scale."""
-        step = self._scheme.row_step
-        return torch.nn.functional.pad(errors, (0, -len(errors) % step)).reshape(-1, step).sum(1)
+        padded = torch.nn.functional.pad(errors, (0, -len(errors) % self._tied))
+        return padded.reshape(-1, self._tied).sum(1)
 
     def _over_units(
         self, values: torch.Tensor, reduce: Callable[..., torch.Tensor]
@@ -193,8 +189,9 @@ class Rounder:
         if isinstance(unit, Row):
             return reduce(values, 1, keepdim=True)
         if isinstance(unit, Group):
-            found = reduce(values.reshape(rows, -1, unit.size), 2, keepdim=True)
-            return found.expand(rows, k // unit.size, unit.size).reshape(rows, k)
+            groups = torch.nn.functional.pad(values, (0, -k % unit.size))
+            found = reduce(groups.reshape(rows, -1, unit.size), 2)
+            return found.repeat_interleave(unit.size, 1)[:, :k]
         if isinstance(unit, Block):
             pad = (0, -k % unit.size, 0, -rows % unit.size)
             tiles = torch.nn.functional.pad(values, pad)
@@ -203,7 +200,9 @@ class Rounder:
             return found.repeat_interleave(unit.size, 1)[:, :k]
         return reduce(values, (0, 1), keepdim=True)
 
-    def _searched(self, turned: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
+    def _searched(
+        self, turned: torch.Tensor, limit: torch.Tensor, whole: torch.Tensor | None
+    ) -> torch.Tensor:
         """The limit of each unit whose error is smallest, coupling left out."""
         counts = self._moment.d + self._moment.u.square().sum(0)
         if self._rotation:  # a rotation spreads over a group what its inputs count
@@ -211,7 +210,7 @@ class Rounder:
             counts = means.repeat_interleave(self._rotation)
 
         def error_of(cut: torch.Tensor) -> torch.Tensor:
-            stored = self._stored(torch.clamp(turned, -cut, cut), None)
+            stored = self._stored(torch.clamp(turned, -cut, cut), whole)
             return self._over_units((stored - turned).square() * counts, torch.sum)
 
         best, error = limit, error_of(limit)
@@ -222,7 +221,7 @@ class Rounder:
         return best
 
     def _learned(
-        self, turned: torch.Tensor, limit: torch.Tensor, amax: torch.Tensor | None
+        self, turned: torch.Tensor, limit: torch.Tensor, whole: torch.Tensor | None
     ) -> torch.Tensor:
         """Turned rows whose numbers lie where the scheme puts them, errors taken up by others."""
         coupling = self._coupling
@@ -238,11 +237,11 @@ class Rounder:
             return values.transpose(0, 1).reshape(rows, -1)
 
         goal, top = grouped(turned), grouped(limit.expand_as(turned))
-        # the largest number of a unit stays, its scale comes from it; a given scale needs none
-        held = (goal.abs() >= top) if amax is None else torch.zeros_like(goal, dtype=torch.bool)
+        # the largest number of a unit stays, because its scale comes from it
+        held = (goal.abs() >= top) & (not self._one_scale)
         start, now = 0, torch.clamp(goal, -top, top)
         for run in coupling.runs:
-            stored = grouped(self._stored(flat(now), amax))
+            stored = grouped(self._stored(flat(now), whole))
             done, fresh = slice(run.done), slice(start, run.done)
             free = slice(run.done, None)
             now[..., fresh] = stored[..., fresh]

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..engine.errors import Refused
 from ..engine.model import families
-from ..engine.recipe import METADATA_KEY, NEAREST, VERSION, digest_of
+from ..engine.recipe import NEAREST, VERSION, digest_of, header
 from ..engine.tensors import torch_dtype
 from . import budget, cache, entry, model
 from .fingerprint import Key, Unnamed, key_of
@@ -127,12 +127,9 @@ def _make(
 
 def _with_header(draft: entry.Draft, recipe: Recipe, key: Key) -> entry.Draft:
     """The draft with its recipe and its facts in the header."""
-    metadata = {
-        "format": "pt",
-        METADATA_KEY: json.dumps(described(recipe, key)),
-        cache.FACTS: json.dumps(_facts(draft) | {"told": recipe.told}),
-    }
-    return entry.with_metadata(draft, metadata)
+    facts = _facts(draft) | {"told": recipe.told}
+    metadata = header(draft.prepared.source, json.dumps(described(recipe, key)))
+    return entry.with_metadata(draft, metadata | {cache.FACTS: json.dumps(facts)})
 
 
 def _facts(draft: entry.Draft) -> dict[str, Any]:

@@ -221,10 +221,10 @@ def _tell(
         "as ComfyUI has it without,"
     )
     largest = {name: float(recorder.found[name].amax) for name in layers}
-    cut = [name for name in layers if largest[name] > TOP]
-    tiny = [name for name in layers if _typical(recorder, name) < SMALLEST_NORMAL]
-    report.notes.append(f"  {len(cut)} would cut off inputs above 448 ({shown(cut) or 'none'})")
-    report.notes.append(f"  {len(tiny)} would round inputs with fewer bits ({shown(tiny) or 'none'})")
+    cut = shown([name for name in layers if largest[name] > TOP]) or "none"
+    tiny = shown([name for name in layers if _typical(recorder, name) < SMALLEST_NORMAL]) or "none"
+    report.notes.append(f"  inputs above 448 would be cut off in: {cut}")
+    report.notes.append(f"  inputs would be rounded with fewer bits in: {tiny}")
 
 
 def _typical(recorder: Recorder, name: str) -> float:

@@ -14,7 +14,7 @@ from ..engine.choose import dtype_of
 from ..engine.files.open import open_source
 from ..engine.fuse.lora import open_lora
 from ..engine.model import families
-from ..engine.pipeline import Prepared, Written, convert, prepare
+from ..engine.pipeline import CORE, Prepared, Written, convert, prepare
 from ..engine.pipeline import Request as Conversion
 from ..engine.rounding import NEAREST
 from ..engine.workers import worker_count
@@ -27,6 +27,7 @@ from .report import Report, shown, size
 
 log = logging.getLogger(__name__)
 
+AUTO = "auto"
 CHUNK_ELEMENTS = 1 << 25  # of a weight on a GPU; a few float32 copies of it for each worker
 
 
@@ -34,7 +35,9 @@ CHUNK_ELEMENTS = 1 << 25  # of a weight on a GPU; a few float32 copies of it for
 class Wanted:
     """What the user asked for; `dtype` is for what stays unquantized, None as in the source.
 
-    Within `max_bytes` the layers get what ComfyUI's own loader reads; see engine.rounding.
+    `rotated`: int8 rows of the source are rotated although its file does not say so. `format`: who
+    the file is for; `by_block`: a folder with a file for each block. Within
+    `max_bytes` the layers get what ComfyUI's own loader reads. `rounding`: see engine.rounding.
     """
 
     scheme: str = "auto"
@@ -42,6 +45,9 @@ class Wanted:
     dtype: str | None = None
     rslora: bool = False
     cpu: bool = False
+    rotated: int | None = None
+    format: str = CORE
+    by_block: bool = False
     max_bytes: int | None = None
     rounding: str = NEAREST
 
@@ -53,7 +59,7 @@ def convert_file(
 
     The file is `prefix` and a number in the output folder.
     """
-    target = output_file(prefix)
+    target = output_file(prefix, "" if wanted.by_block else ".safetensors")
     prepared = prepared_for(path, loras, wanted)
     try:
         report = Report(f"Fuse + Quantize + Save: {prepared.request.scheme}")
@@ -78,20 +84,24 @@ def prepared_for(path: Path, loras: Sequence[tuple[Path, float]], wanted: Wanted
     if device.type != "cpu":
         room = 4 * 4 * CHUNK_ELEMENTS * worker_count(str(device))
         comfy.model_management.free_memory(room, device)
-    scheme, _ = exact_scheme(wanted.scheme, device)
+    scheme = AUTO  # in another format than ComfyUI's it does not depend on the device
+    mixed = wanted.max_bytes is not None  # nor is it one scheme, within a budget
+    if (wanted.format == CORE and not mixed) or wanted.scheme != AUTO:
+        scheme, _ = exact_scheme(wanted.scheme, device)
     dtype = dtype_of(wanted.dtype) if wanted.dtype else None
     source = open_source(path)
     files = []
     try:
         for lora, strength in loras:
             files.append(open_lora(lora, strength, wanted.rslora))
-        conversion = Conversion(
-            "auto" if wanted.max_bytes and wanted.scheme == "auto" else scheme,
-            wanted.keep, dtype, str(device), max_bytes=wanted.max_bytes, rounding=wanted.rounding,
+        asked = Conversion(
+            scheme, wanted.keep, dtype, str(device), rotated=wanted.rotated,
+            format=wanted.format, by_block=wanted.by_block, max_bytes=wanted.max_bytes,
+            rounding=wanted.rounding,
         )  # fmt: skip
         progress = host_progress()
         progress(0, 1)  # here and not in a thread: the bar belongs to the running node
-        return prepare(source, files, conversion, progress)
+        return prepare(source, files, asked, progress)
     except BaseException:
         for file in files:
             file.close()

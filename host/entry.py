@@ -32,6 +32,7 @@ from ..engine.stream import Job, Stream
 from ..engine.tensors import torch_dtype
 from ..engine.workers import single_threaded_torch, worker_count
 from .choosing import choices_for, chosen_for
+from .mapped import mapped_state
 from .ops import compute_dtype_of, quantized_operations
 from .origin import PREFIX, summed_rows
 from .pristine import Recipe
@@ -152,7 +153,7 @@ def _job(draft: Draft, output: Output) -> Job:
     found = draft.patches.get(layer.key)
     fuse = None if found is None else partial(summed_rows, layer, found, draft.device)
     prepared = draft.prepared
-    rounding = rounding_of(output.choice, prepared.insight, prepared.request)
+    rounding = rounding_of(output, prepared.insight, prepared.request)
     return Job(output, prepared.source, fuse, prepared.request.device, rounding)
 
 
@@ -183,11 +184,12 @@ def held_dtype(patcher: Any, source_dtype: str) -> torch.dtype:
 
 def load(loading: Loading, disable_dynamic: bool = False) -> Any:
     """A patcher of the file, its quantized weights still in the mapped file. Raises NotCached."""
-    state, metadata = comfy.utils.load_torch_file(loading.path, return_metadata=True)
+    state, metadata = mapped_state(loading.path)
     device = comfy.model_management.get_torch_device()
     operations = quantized_operations(
-        loading.compute_dtype, device, loading.backend, _marking(state)
-    )
+        loading.compute_dtype, device, loading.backend, _marking(state),
+        held_dtype=loading.held_dtype,
+    )  # fmt: skip
     options = {"custom_operations": operations, "dtype": loading.held_dtype}
     patcher = comfy.sd.load_diffusion_model_state_dict(
         state, options, metadata=metadata, disable_dynamic=disable_dynamic

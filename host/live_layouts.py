@@ -17,14 +17,13 @@ import torch
 from comfy_kitchen.tensor import (
     QuantizedLayout,
     QuantizedTensor,
-    dequantize_args,
     get_layout_class,
     register_layout_class,
-    register_layout_op,
 )
 
 from ..engine.errors import Refused
 from .layouts import registered
+from .products import answer_products
 from .quantize import json_tensor
 from .weights import LIVE_FORMAT
 
@@ -168,8 +167,7 @@ def live_layout(base: str) -> str:
     """
     name = PREFIX + base
     if registered(name) is None:
-        for op, answer in _HANDLED.items():
-            register_layout_op(getattr(torch.ops.aten, op).default, LiveLayout)(answer)
+        answer_products(LiveLayout)
         below = get_layout_class(base)
         space = {"BASE": base, "Params": _params_class(below.Params), "__doc__": f"Over {base}."}
         if hasattr(below, "SCHEME"):
@@ -215,49 +213,3 @@ def is_live(value: object) -> bool:
 def branch_of(value: QuantizedTensor) -> Mapping[str, torch.Tensor]:
     """{lora_a, lora_b, strength} of a live weight."""
     return {name: getattr(value.params, name) for name in BRANCH}
-
-
-def _plain(value: Any) -> Any:
-    return value.dequantize() if isinstance(value, QuantizedTensor) else value
-
-
-def _multiply(x: Any, weight: Any, bias: Any, transposed: bool) -> torch.Tensor | None:
-    """x W.T + bias when `weight` is live and lies the right way round, else None."""
-    if not is_live(weight) or weight.params.transposed != transposed:
-        return None
-    result: torch.Tensor = weight.layout_cls.linear(_plain(x), weight, _plain(bias))
-    return result
-
-
-def _transpose(first: Any, args: Any, kwargs: Any) -> Any:
-    """The same codes, seen the other way round."""
-    weight, params = args[0], args[0].params
-    turned = dataclasses.replace(
-        params, orig_shape=tuple(reversed(params.orig_shape)), transposed=not params.transposed
-    )
-    return QuantizedTensor(weight._qdata, weight._layout_cls, turned)
-
-
-def _linear(first: Any, args: Any, kwargs: Any) -> Any:
-    """linear(x, W, bias)."""
-    bias = args[2] if len(args) > 2 else kwargs.get("bias")
-    done = _multiply(args[0], args[1], bias, transposed=False)
-    return torch.nn.functional.linear(*dequantize_args(args)) if done is None else done
-
-
-def _mm(first: Any, args: Any, kwargs: Any) -> Any:
-    """mm(x, W.t()), what linear becomes outside inference mode."""
-    done = _multiply(args[0], args[1], None, transposed=True)
-    return torch.mm(*dequantize_args(args)) if done is None else done
-
-
-def _addmm(first: Any, args: Any, kwargs: Any) -> Any:
-    """addmm(bias, x, W.t()) with both factors 1."""
-    plain = kwargs.get("beta", 1) == 1 and kwargs.get("alpha", 1) == 1
-    done = _multiply(args[1], args[2], args[0], transposed=True) if plain else None
-    if done is None:
-        return torch.addmm(*dequantize_args(args), **dequantize_args(kwargs))
-    return done
-
-
-_HANDLED = {"t": _transpose, "linear": _linear, "mm": _mm, "addmm": _addmm}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,8 @@ import torch
 
 from ..engine.errors import Refused
 from ..engine.measure.timing import PrivatePeak
+from ..engine.planned import PLACING, filled, setup_of
+from ..engine.setup import AUTO, KEEP, LIMIT, LOW, Setup
 from . import order, vram
 from .notice import tell_node
 from .report import GIB, Report, size
@@ -26,7 +28,6 @@ from .report import GIB, Report, size
 log = logging.getLogger(__name__)
 
 KEY = "fusequant_memory"
-AUTO, LIMIT, LOW, KEEP = "auto", "limit", "low VRAM", "keep resident"
 AUTO_OFFLOAD = "auto_offload"  # what other tools call auto
 MODES = (AUTO, AUTO_OFFLOAD, LIMIT, LOW, KEEP)
 _WRAPPERS = comfy.patcher_extension.WrappersMP
@@ -41,11 +42,15 @@ _MEANING = {
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user asked for. Bytes; None: no limit, no buffer."""
+    """What the user and the plan ask for. Bytes; None: no limit, no buffer.
+
+    `planned` names the fields that came from the plan.
+    """
 
     mode: str = AUTO
     limit_bytes: int | None = None
     buffer_bytes: int | None = None
+    planned: tuple[str, ...] = ()
 
     def room(self, found: vram.Vram) -> int | None:
         """Bytes that this process may use of a device; None: as many as ComfyUI likes."""
@@ -55,18 +60,27 @@ class Asked:
         return min(rooms, default=None)
 
 
-def asked(mode: str | None, limit_gb: float | None, buffer_gb: float | None) -> Asked:
-    """The user's choice with None and 0 as their defaults. A limit belongs to mode `limit`."""
+def asked(
+    mode: str | None, limit_gb: float | None, buffer_gb: float | None, plan: object = None
+) -> Asked:
+    """The user's choice; None and 0 leave a field open. A limit belongs to mode `limit`.
+
+    Open fields, and mode auto, are taken from the plan.
+    """
     mode = AUTO if mode in (None, AUTO_OFFLOAD) else str(mode)
-    if mode == LIMIT and not limit_gb:
+    own = Asked(mode, int((limit_gb or 0) * GIB) or None, int((buffer_gb or 0) * GIB) or None)
+    found, names = filled(own, setup_of(plan), PLACING)
+    if found.mode == LIMIT and not found.limit_bytes:
         raise Refused(
             "limit-missing",
             found="mode limit without a number",
             expected="the GB of VRAM that this process may use",
             fix="set limit_gb, or choose another mode",
         )
-    limit = int(limit_gb * GIB) if mode == LIMIT and limit_gb else None
-    return Asked(mode, limit, int(buffer_gb * GIB) if buffer_gb else None)
+    if found.mode != LIMIT:
+        found = replace(found, limit_bytes=None)
+    effective = (name for name in names if getattr(found, name) is not None)
+    return replace(found, planned=tuple(effective))
 
 
 @dataclass
@@ -155,14 +169,24 @@ def _told(patcher: Any, wanted: Asked, plan: Any) -> Report:
         kept = f"all weights stay, if activations take less than {size(left - weights)}"
         some = f"less than {size(left)} of the weights stay"
         report.notes.append(f"may use {size(room)}: {kept if weights < left else some}")
-    predicted = getattr(plan, "vram_bytes", None)
-    if predicted is not None:
-        report.notes.append(f"the plan predicts {size(predicted)} of VRAM")
+    setup = setup_of(plan)
+    if setup is not None:
+        report.notes.append(_from_plan(wanted, setup))
     report.notes.append("the measured peak is logged and shown on this node when sampling ends")
     late = order.warning(patcher)
     if late is not None:
         report.warn(late)
     return report
+
+
+def _from_plan(wanted: Asked, setup: Setup) -> str:
+    """What was taken from the plan, and what it predicts."""
+    values = {name.removesuffix("_bytes"): getattr(wanted, name) for name in wanted.planned}
+    taken = [f"{name} {size(v) if isinstance(v, int) else v}" for name, v in values.items()]
+    return (
+        f"from the plan: {', '.join(taken) or 'nothing, all is set here'}; "
+        f"it predicts {size(setup.needs.vram_bytes)} of VRAM"
+    )
 
 
 class SamplingMemory:

@@ -15,6 +15,7 @@ from ..engine.errors import Refused
 from ..engine.outputs import quant_json
 from .backends import KITCHEN
 from .layouts import OwnFormat, own_format, register, registered
+from .mapped import fitted, mapped_operations
 from .quantize import json_tensor
 
 FULL_PRECISION = "full_precision_matrix_mult"
@@ -41,18 +42,27 @@ def layer_facts(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {} if conf is None else dict(json.loads(conf.cpu().numpy().tobytes()))
 
 
+def plain_operations(held_dtype: torch.dtype, compute_dtype: torch.dtype) -> Any:
+    """The host's operations for unquantized weights, with layers that keep a file's tensors."""
+    cast = None if held_dtype == compute_dtype else compute_dtype
+    return mapped_operations(comfy.ops.pick_operations(held_dtype, cast))
+
+
 def quantized_operations(
     compute_dtype: torch.dtype,
     load_device: torch.device,
     backend: str | None = None,
     rewrite: Rewrite | None = None,
     full_precision: bool = False,
+    held_dtype: torch.dtype | None = None,
 ) -> Any:
     """The host's own operations for quantized models, with our formats added to its Linear.
 
     A `backend` other than the host's is forced on every quantized layer. `rewrite` sees each
     Linear's tensors first.
     `full_precision` leaves activations as they are, as the host does in text encoders.
+    Plain weights of `held_dtype`, where it is narrower than the compute dtype, are kept as they
+    are and cast when they are used; the host would widen them all.
     """
     register()
     quant = {"mixed_ops": True}
@@ -61,6 +71,8 @@ def quantized_operations(
     else:
         told = SimpleNamespace(quant_config=quant)
         base = comfy.ops.pick_operations(None, compute_dtype, load_device, model_config=told)
+    base = mapped_operations(base)
+    narrow = held_dtype if held_dtype and held_dtype.itemsize < compute_dtype.itemsize else None
 
     class QuantizedOperations(base):  # type: ignore[misc, valid-type]
         """The host's operations; Linear reads and writes our format ids too."""
@@ -74,11 +86,13 @@ def quantized_operations(
                 facts = layer_facts(state, prefix)
                 full = bool(facts.get(FULL_PRECISION)) or self._full_precision_mm
                 own = own_format(facts, backend, full and ignores_full_precision())
-                if own is None:
-                    super()._load_from_state_dict(state, prefix, *more)
-                else:
+                if own is not None:
                     forced = None if backend == KITCHEN else backend
                     _load_own(self, own, facts, forced, state, prefix, *more)
+                elif narrow is not None and _plain_dtype(state, prefix) == narrow:
+                    _load_plain(self, state, prefix, *more)
+                else:
+                    super()._load_from_state_dict(state, prefix, *more)
 
             def state_dict(
                 self, *args: Any, destination: Any = None, prefix: str = "", **kwargs: Any
@@ -90,6 +104,33 @@ def quantized_operations(
     return QuantizedOperations
 
 
+def _plain_dtype(state: Mapping[str, Any], prefix: str) -> torch.dtype | None:
+    """The dtype of a layer's weight; None where there is none, or it is quantized."""
+    weight = state.get(prefix + "weight")
+    return None if weight is None or prefix + "comfy_quant" in state else weight.dtype
+
+
+def _load_plain(module: Any, state: dict[str, Any], prefix: str, *more: Any) -> None:
+    """Take the weight of a plain layer as it is; the bias is loaded by torch."""
+    weight = state.pop(prefix + "weight")
+    like = torch.empty(
+        module._orig_shape, dtype=weight.dtype, device=module.factory_kwargs["device"]
+    )
+    module.weight = torch.nn.Parameter(fitted(weight, like), requires_grad=False)
+    _load_rest(module, state, prefix, *more)
+
+
+def _load_rest(
+    module: Any, state: dict[str, Any], prefix: str, metadata: dict[str, Any], strict: bool,
+    missing: list[str], *more: Any,
+) -> None:  # fmt: skip
+    """Load what is not the weight, which is there."""
+    load = torch.nn.Module._load_from_state_dict
+    load(module, state, prefix, metadata, strict, missing, *more)
+    if prefix + "weight" in missing:
+        missing.remove(prefix + "weight")
+
+
 def _load_own(
     module: Any,
     own: OwnFormat,
@@ -97,11 +138,7 @@ def _load_own(
     backend: str | None,
     state: dict[str, Any],
     prefix: str,
-    metadata: dict[str, Any],
-    strict: bool,
-    missing: list[str],
-    unexpected: list[str],
-    errors: list[str],
+    *more: Any,
 ) -> None:
     """Take one layer of an own format out of `state` into `module`; the bias is loaded by torch."""
     layout: Any = registered(own.layout_name) or own.layout
@@ -118,6 +155,10 @@ def _load_own(
         )
     wanted = bool(facts.get(FULL_PRECISION))  # by the file; in text encoders the host wants it
     said = facts | ({FULL_PRECISION: True} if module._full_precision_mm else {})
+    smooth = state.pop(prefix + "pre_quant_scale", None)
+    if smooth is not None:  # the host multiplies the input with it
+        smooth = torch.nn.Parameter(smooth.to(device=device), requires_grad=False)
+        module.register_parameter("pre_quant_scale", smooth)
     params = layout.params_of(pieces, module._orig_shape, dtype, said, backend)
     module.quant_format, module.layout_type = own.entry, own.layout_name
     module._full_precision_mm_config = wanted
@@ -125,11 +166,7 @@ def _load_own(
     module.weight = torch.nn.Parameter(weight, requires_grad=False)
     if params.input_scale is not None:  # where the host looks for it when it saves
         module.input_scale = torch.nn.Parameter(params.input_scale, requires_grad=False)
-    torch.nn.Module._load_from_state_dict(
-        module, state, prefix, metadata, strict, missing, unexpected, errors
-    )
-    if prefix + "weight" in missing:
-        missing.remove(prefix + "weight")
+    _load_rest(module, state, prefix, *more)
 
 
 def _take_pieces(

@@ -34,8 +34,8 @@ Patches = Mapping[str, list[Any]]
 def file_of(init: Init) -> str | None:
     """The one checkpoint that a loader's factory reads as it is; None for any other factory."""
     path, *more = init[1]
-    whole = init[0] is comfy.sd.load_diffusion_model and not any(more)
-    if whole or getattr(init[0], READS_FILE, False):
+    as_it_is = getattr(init[0], READS_FILE, False) and not any(more[1:])  # not on the user's word
+    if as_it_is or (init[0] is comfy.sd.load_diffusion_model and not any(more)):
         return str(path)
     if init[0] is comfy.sd.load_checkpoint_guess_config and not any(more[5:]):
         return str(path)

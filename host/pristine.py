@@ -17,13 +17,16 @@ import torch
 from ..engine.errors import Refused
 from ..engine.files.open import open_source
 from ..engine.insight import Insight
-from ..engine.tensors import FLOATS, torch_dtype
-from .ops import compute_dtype_of
+from ..engine.tensors import DTYPES, FLOATS, torch_dtype
+from .mapped import mapped_state
+from .ops import compute_dtype_of, plain_operations
 
 # what the host keeps of a loader: (factory, arguments) or (factory, arguments, index of the result)
 Init = tuple[Any, ...]
+
 AS_STORED = "as stored"  # the scheme of a model that nobody has asked to quantize
 READS_FILE = "fusequant_reads_file"  # the mark of a factory that reads one file as it is
+WIDENED = (torch.bfloat16, torch.float16, torch.float32)
 
 
 @dataclass(frozen=True)
@@ -119,42 +122,54 @@ def _unload(patcher: Any) -> None:
         )
 
 
-def file_dtype(path: str) -> torch.dtype | None:
-    """The commonest floating-point dtype of a checkpoint by elements, from its header."""
+def file_numbers(path: str) -> tuple[torch.dtype | None, bool]:
+    """(the commonest dtype of a checkpoint by elements, None if that is no float; whether no number
+    is stored in 8 bits or less), from its header.
+    """
     try:
         source = open_source(path)
     except Refused:
-        return None
+        return None, False
     counts: dict[str, int] = {}
     for spec in source.tensors.values():
         counts[spec.dtype] = counts.get(spec.dtype, 0) + spec.elements
     source.close()
     largest = max(counts, key=lambda name: counts[name], default="F32")
-    return torch_dtype(largest) if largest in FLOATS else None
+    dtype = torch_dtype(largest) if largest in FLOATS else None
+    return dtype, all(DTYPES[name][0] > 8 for name in counts)
 
 
 def pristine(init: Init, compute_dtype: torch.dtype, disable_dynamic: bool = False) -> Any:
-    """A fresh patcher whose weights keep the file's 16-bit dtype where the host would widen them.
+    """A fresh patcher whose weights stay in the map of the file where the host would widen them.
 
-    Without a GPU the host loads a bfloat16 file as float32, twice the memory. The dtype that it
-    computes in stays `compute_dtype`; where the two cannot be had together the host's way is taken.
+    Without a GPU the host loads a bfloat16 file as float32: twice the memory, and all of it read
+    and written before anybody needs a number. The dtype that it computes in stays `compute_dtype`;
+    where the two cannot be had together the host's way is taken.
     """
-    narrow = _narrow(init, compute_dtype)
-    if narrow is not None:
-        patcher = build(narrow, disable_dynamic)
-        if compute_dtype_of(patcher) == compute_dtype:
-            return patcher
+    made = _mapped(init, compute_dtype, disable_dynamic)
+    if made is not None and compute_dtype_of(made) == compute_dtype:
+        return made
     return build(init, disable_dynamic)
 
 
-def _narrow(init: Init, compute_dtype: torch.dtype) -> Init | None:
-    """The same loader asked to keep a 16-bit file as it is, where it would give float32."""
+def _mapped(init: Init, compute_dtype: torch.dtype, disable_dynamic: bool) -> Any | None:
+    """The host's model of a file, held as it lies there; None where that is left to the host."""
     if init[0] is not comfy.sd.load_diffusion_model or compute_dtype != torch.float32:
         return None
     path, options = (*init[1], {})[:2]
     if options.get("dtype") is not None or "custom_operations" in options:
         return None
-    dtype = file_dtype(path)
-    if dtype not in (torch.bfloat16, torch.float16):
+    dtype, plain = file_numbers(path)
+    if dtype not in WIDENED:
         return None
-    return (init[0], (path, {**options, "dtype": dtype}))
+    options = {**options, "dtype": dtype}
+    if not plain:  # the host's operations for quantized layers keep those in the map themselves
+        return build((init[0], (path, options)), disable_dynamic)
+    state, metadata = mapped_state(path)
+    options["custom_operations"] = plain_operations(dtype, compute_dtype)
+    made = comfy.sd.load_diffusion_model_state_dict(
+        state, options, metadata=metadata, disable_dynamic=disable_dynamic
+    )
+    if made is not None:
+        made.cached_patcher_init = init
+    return made

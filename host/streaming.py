@@ -13,11 +13,9 @@ import comfy.sd
 import torch
 
 from ..engine.errors import Refused
-from ..engine.files.open import open_source
-from ..engine.tensors import DTYPES
 from .budget import tensors_of
 from .ops import compute_dtype_of, quantized_operations
-from .pristine import Recipe, build, file_dtype
+from .pristine import Recipe, build, file_numbers
 from .progress import host_progress
 from .report import Report
 from .weights import hold_narrow, patched
@@ -30,13 +28,7 @@ def streams(recipe: Recipe) -> bool:
     factory, (path, *more), *index = recipe.init
     if factory is not comfy.sd.load_diffusion_model or any(more) or index:
         return False
-    try:
-        source = open_source(path)
-    except Refused:
-        return False
-    plain = all(DTYPES[spec.dtype][0] != 8 for spec in source.tensors.values())
-    source.close()
-    return plain
+    return file_numbers(path)[1]
 
 
 def quantize_while_loading(
@@ -51,10 +43,10 @@ def quantize_while_loading(
     dtype, path = recipe.compute_dtype, recipe.init[1][0]
     held = patcher.model.get_dtype()
     if held == torch.float32:
-        held = file_dtype(path) or held
+        held = file_numbers(path)[0] or held
     report.baseline = str(held).removeprefix("torch.")
     operations = quantized_operations(
-        dtype, patcher.load_device, recipe.request.backend, run.rewrite
+        dtype, patcher.load_device, recipe.request.backend, run.rewrite, held_dtype=held
     )
     own = build((recipe.init[0], (path, {"custom_operations": operations, "dtype": held})))
     if compute_dtype_of(own) != dtype:

@@ -11,6 +11,11 @@ from ..engine.rounding import ROUNDINGS as FOUND
 ROUNDINGS = FOUND
 
 
+def bytes_of(max_gb: float | None) -> int | None:
+    """The bytes that an input says, None for no limit."""
+    return int(max_gb * 1e9) if max_gb else None
+
+
 def max_gb_input(what: str) -> Any:
     """A byte budget; 0 means that there is none."""
     return io.Float.Input(

@@ -1,4 +1,4 @@
-"""FQCalibrate: a MODEL and prompts in, the MODEL with measured activation scales and a report out."""
+"""FQCalibrate: a MODEL and prompts in, the MODEL with measured scales and a report out."""
 
 from __future__ import annotations
 

@@ -6,14 +6,16 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..host import planned
 from ..host.backends import backend_names
-from ..host.cached import POLICIES, quantize_clip, quantize_model
+from ..host.cached import POLICIES
 from ..host.pristine import Request
-from ._quality import ROUNDINGS, max_gb_input, rounding_input
+from ._quality import ROUNDINGS, bytes_of, max_gb_input, rounding_input
 from ._schemes import check, chosen, scheme_input
 
 ON_FAILURE = ("full precision", "refuse")
 TAKES = ("MODEL", "CLIP", "COMFY_MATCHTYPE_V3")
+PLAN = "FQ_PLAN"
 
 
 class QuantizeModel(io.ComfyNode):
@@ -35,10 +37,11 @@ class QuantizeModel(io.ComfyNode):
                     "model", template=kind, tooltip="A MODEL or CLIP, LoRAs before this node."
                 ),
                 scheme_input(),
-                io.Custom("FQ_PLAN").Input(
+                io.Custom(PLAN).Input(
                     "plan",
                     optional=True,
-                    tooltip="A plan of the GPU Advisor: its scheme is used in the place of auto.",
+                    tooltip="A plan of the GPU Advisor: its scheme is used in the place of auto, "
+                    "its backend and its list of kept layers where these are left open here.",
                 ),
                 *_advanced(),
             ],
@@ -55,9 +58,12 @@ class QuantizeModel(io.ComfyNode):
         cls, model: Any = None, scheme: Any = None, input_types: Any = None
     ) -> bool | str:
         """Check the scheme and, because `input_types` turns ComfyUI's own check off, the link."""
-        found = (input_types or {}).get("model", "MODEL")
+        links = input_types or {}
+        found, plan = links.get("model", "MODEL"), links.get("plan", PLAN)
         if found not in TAKES:
             return f"model: found {found}; expected a MODEL or CLIP; connect one"
+        if plan != PLAN:
+            return f"plan: found {plan}; expected {PLAN}; connect the plan of GPU Advisor"
         return check(scheme)
 
     @classmethod
@@ -67,17 +73,12 @@ class QuantizeModel(io.ComfyNode):
         max_gb: float | None = None, rounding: str | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         """Quantize a copy."""
-        name, most = chosen(scheme), int((max_gb or 0) * 1e9) or None
-        if plan is not None:
-            name = plan.scheme if name == "auto" else name
-            most = most or (None if hasattr(model, "cond_stage_model") else plan.max_bytes)
         layers, failure = tuple((keep or "").split()), on_failure or ON_FAILURE[0]
         request = Request(
-            name, backend, layers, failure, cache or POLICIES[0], most,
+            chosen(scheme), backend, layers, failure, cache or POLICIES[0], bytes_of(max_gb),
             rounding=rounding or ROUNDINGS[0],
         )  # fmt: skip
-        run = quantize_clip if hasattr(model, "cond_stage_model") else quantize_model
-        quantized, report = run(model, request)
+        quantized, report = planned.quantize(model, request, plan)
         return io.NodeOutput(quantized, report.text(), ui=ui.PreviewText(report.text()))
 
 

@@ -48,7 +48,8 @@ class Vram(io.ComfyNode):
                 ),
                 io.Custom("FQ_PLAN").Input(
                     "plan", optional=True, advanced=True,
-                    tooltip="A plan of the GPU Advisor: what it predicts goes into the report.",
+                    tooltip="A plan of the GPU Advisor: mode auto, and a limit or buffer of 0, "
+                    "mean what it proposes. What is set here wins.",
                 ),
             ],
             outputs=[
@@ -65,7 +66,7 @@ class Vram(io.ComfyNode):
         buffer_gb: float | None = None, plan: Any = None,
     ) -> io.NodeOutput:  # fmt: skip
         """Wrap a clone."""
-        wanted = memory.asked(mode, limit_gb, buffer_gb)
+        wanted = memory.asked(mode, limit_gb, buffer_gb, plan)
         managed, report = memory.manage(model, wanted, plan, cls.hidden.unique_id)
         return io.NodeOutput(managed, report.text(), ui=ui.PreviewText(report.text()))
 

@@ -27,7 +27,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """`convert SRC [--lora F[:S]]... [--scheme S] [--keep P]... [--max-gb G] --out DST`."""
     add_source(parser)
     add_conversion(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="DST", help="the file to write")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DST",
+        help="the file to write; with --by-block a folder",
+    )
 
 
 def run(args: argparse.Namespace) -> Answer:

@@ -117,7 +117,7 @@ def _weighed(
 
     def task(i: int) -> None:
         way = ways.varied[i]
-        kept = next((n for n in way.schemes if keeps_codes(way.layer, n, way.touched)), None)
+        kept = next((c.scheme for c in way.choices if keeps_codes(c, way.touched)), None)
         found[i] = weigh(
             way.layer.name,
             sample_of(way.layer, source, fused),

@@ -104,8 +104,12 @@ def weigh(
     counts, energy = _counts(sample.indices, insight), _energy(insight)
     found = {}
     for scheme in schemes:
+        whole = None
+        if scheme.survey is not None:
+            whole = scheme.survey.run(lambda a, b: sample.rows[a:b], n, k, [(0, n)])
         better = rounder(scheme, k, rounding, dtype, insight)
-        made = scheme.quantize(better(sample.rows) if better else sample.rows, None, dtype)
+        ready = sample.rows if better is None else better(sample.rows, whole)
+        made = scheme.quantize(ready, whole, dtype)
         settings = {**scheme.config(n, k), **scheme.settings}
         stored = scheme.dequantize(made, settings)
         with registry.use_backend("reference"):  # the same numbers on every machine

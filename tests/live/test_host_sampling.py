@@ -23,7 +23,7 @@ def facts(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> Facts:
     model = tiny.flux(folder / "flux.safetensors")
     lora = tiny.lora(folder / "lora.safetensors", model)
     found: Facts = defaultdict(list)
-    for line in run_inside(comfy, "host_sampling", model=model, lora=lora):
+    for line in run_inside(comfy, "host_sampling", 400, model=model, lora=lora):
         found[line.pop("fact")].append(line)
     return found
 

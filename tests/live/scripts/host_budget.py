@@ -50,9 +50,7 @@ def run(model: str, lora: str, folder: str) -> Iterator[dict[str, Any]]:
         yield from _ways(h, patched, int(whole * 0.55))
         yield from _refusals(source)
         for how in ("nearest", "learned"):
-            made, report = quantize_model(
-                source, Request("int4_g128", cache="off", rounding=how)
-            )
+            made, report = quantize_model(source, Request("int4_g128", cache="off", rounding=how))
             yield {"fact": "rounding", "how": how, "error": h.error(h.output(made), reference),
                    "text": report.text()}  # fmt: skip
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import statistics
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,37 +43,115 @@ def quantize(model: str, scheme: str, cache: str) -> dict[str, Any]:
     }
 
 
-def read_file(model: str) -> dict[str, Any]:
-    """Every byte of a file once, as a loader must: the yardstick."""
-    from fusequant.engine.measure.disk import read_through
+def cached_start(model: str, lora: str, scheme: str, rounds: int) -> dict[str, Any]:
+    """From Queue to the first call of the model, the recipe being in the cache; the yardstick is
+    reading the cached file once. Both in turns, first with all files in the page cache, then with
+    none; `page_in_s` is every byte of the quantized weights through the map that they lie in.
+    """
+    from fusequant.engine.measure.disk import drop_from_cache, read_through
 
-    first = read_through(model)
-    return {"first_s": first, "again_s": read_through(model)}
+    entry = Path(_start(model, lora, scheme)["entry"])  # made here, where it is not there yet
+    first = _start(model, lora, scheme)
+    found: dict[str, list[dict[str, float]]] = {"warm": [], "cold": []}
+    for state, samples in found.items():
+        for _ in range(rounds):
+            cold = (
+                [drop_from_cache(path) for path in (entry, model, lora)] if state == "cold" else []
+            )
+            started = _start(model, lora, scheme)
+            if all(cold):
+                if cold:
+                    drop_from_cache(entry)
+                samples.append({**started, "read_s": read_through(entry)})
+    medians = {
+        f"{state}_{name}": statistics.median(sample[name] for sample in samples)
+        for state, samples in found.items()
+        for name in ("load_s", "fuse_s", "quantize_s", "sample_s", "start_s", "page_in_s", "read_s")
+    }
+    return {
+        "scheme": scheme, "rounds": rounds, "entry_bytes": entry.stat().st_size,
+        "over_baseline_bytes": first["over_baseline_bytes"], **medians,
+        "warm_ratio": medians["warm_start_s"] / medians["warm_read_s"],
+        "cold_ratio": medians["cold_start_s"] / medians["cold_read_s"],
+    }  # fmt: skip
 
 
-def cached_start(model: str, scheme: str) -> dict[str, Any]:
-    """From a model to one that is ready for its first step, the recipe being in the cache."""
-    import comfy.model_management
+def stock_start(model: str, lora: str, scheme: str) -> dict[str, Any]:
+    """The same once with ComfyUI's own loader upstream, which no part of ours replaces."""
+    import comfy.sd
 
+    found = _start(model, lora, scheme, comfy.sd.load_diffusion_model)
+    return {"scheme": scheme, "load_s": found["load_s"], "start_s": found["start_s"]}
+
+
+class Stepping(Exception):  # noqa: N818 - raised where the first step begins
+    """The model is called for the first time."""
+
+
+def _start(model: str, lora: str, scheme: str, load: Any = None) -> dict[str, Any]:
+    """Load FP8 DiT (or `load`), Fuse LoRA, Quantize Model, KSampler up to the first model call."""
+    from fusequant.engine.measure.timing import PrivatePeak
     from fusequant.host.cached import quantize_model
+    from fusequant.host.fuse_lora import fuse_loras
     from fusequant.host.load import load_diffusion_model
+    from fusequant.host.lora_match import Lora
     from fusequant.host.pristine import Request
 
-    started = time.perf_counter()
-    upstream, _ = load_diffusion_model(model)
-    loaded = time.perf_counter()
-    patcher, report = quantize_model(upstream, Request(scheme, cache="on"))
-    quantized = time.perf_counter()
-    comfy.model_management.load_models_gpu([patcher])
-    ready = time.perf_counter()
+    times = [time.perf_counter()]
+    with PrivatePeak() as peak:
+        patcher = load(model) if load else load_diffusion_model(model)[0]
+        times.append(time.perf_counter())
+        patcher, _ = fuse_loras(patcher, [Lora(Path(lora), 1.0, False)], False)
+        times.append(time.perf_counter())
+        patcher, report = quantize_model(patcher, Request(scheme, cache="on"))
+        times.append(time.perf_counter())
+        times.append(_first_call(patcher))
+    steps = [after - before for before, after in pairwise(times)]
+    found = dict(zip(("load_s", "fuse_s", "quantize_s", "sample_s"), steps, strict=True))
     return {
-        "scheme": scheme,
-        "load_s": loaded - started,
-        "quantize_s": quantized - loaded,
-        "stage_s": ready - quantized,
-        "queue_to_step_s": ready - started,
-        "report": report.text(),
-    }
+        **found, "start_s": times[-1] - times[0], "page_in_s": _page_in(patcher),
+        "over_baseline_bytes": peak.over_baseline_bytes,
+        "entry": str(patcher.cached_patcher_init[1][1].path), "report": report.text(),
+    }  # fmt: skip
+
+
+def _first_call(patcher: Any) -> float:
+    """The time at which KSampler calls the model for the first time; nothing is computed."""
+    import comfy.model_management
+    import comfy.patcher_extension
+    import comfy.sample
+    import torch
+
+    called = []
+
+    def stop(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        called.append(time.perf_counter())
+        raise Stepping
+
+    sampled = patcher.clone()
+    kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
+    sampled.add_wrapper_with_key(kind, "first_call", stop)
+    noise, told = torch.zeros(1, 16, 128, 128), {"pooled_output": torch.zeros(1, 768)}
+    condition = [[torch.zeros(1, 256, 4096), told]]
+    with contextlib.suppress(Stepping):
+        comfy.sample.sample(
+            sampled, noise, 1, 1.0, "euler", "simple", condition, condition, noise,
+            disable_pbar=True,
+        )  # fmt: skip
+    comfy.model_management.unload_all_models()
+    return called[0]
+
+
+def _page_in(patcher: Any) -> float:
+    """Seconds to copy every byte of the model's tensors, 4 MB at a time."""
+    import torch
+
+    buffer, started = torch.empty(4 << 20, dtype=torch.uint8), time.perf_counter()
+    for tensor in patcher.model.diffusion_model.state_dict().values():
+        flat = tensor.detach().reshape(-1).view(torch.uint8)
+        for piece in flat.split(buffer.numel()):
+            buffer[: piece.numel()].copy_(piece)
+    return time.perf_counter() - started
 
 
 def stock_lora(quantized: str, lora: str) -> dict[str, Any]:
@@ -110,8 +191,8 @@ def live_lora(quantized: str, lora: str) -> dict[str, Any]:
 
 JOBS = {
     "quantize": quantize,
-    "read_file": read_file,
     "cached_start": cached_start,
+    "stock_start": stock_start,
     "stock_lora": stock_lora,
     "live_lora": live_lora,
 }
