@@ -76,6 +76,7 @@ KINDS: dict[str, Kind] = {
     "fp8-marker-on-int8-file": Kind("comfy_quant int8_tensorwise instead of scaled_fp8", REPAIR),
     "e5m2-under-e4m3": Kind("the format float8_e5m2 for e5m2 codes", REPAIR),
     "e4m3-under-e5m2": Kind("the format float8_e4m3fn for e4m3 codes", REPAIR),
+    "hybrid-mxfp8": Kind("the id mxfp8: stock ComfyUI does not know hybrid_mxfp8", REPAIR),
     "marker-on-float": Kind("no marker on a floating point weight", REPAIR),
     "marker-without-layer": Kind("a weight for every marker", REPAIR, stock_wrong=False),
     "marker-without-scales": Kind("a scale_weight for each float8 weight", REPAIR),

@@ -62,8 +62,8 @@ LASTING = frozenset(
 class Mended:
     """What becomes of one layer.
 
-    `action`: `keep` (plain numbers), `respell` (the same codes in `format_id`, scales as float32
-    of shape `scale_shape`), `restate` (the same codes in another order, or one below the other),
+    `action`: `keep` (plain numbers), `respell` (the same codes in `format_id`, a scale of shape
+    `scale_shape` beside them), `restate` (the same codes in another order, or one below the other),
     `dequantize` (to the layer's dtype) or `requantize` (to `scheme`).
     """
 

@@ -22,12 +22,29 @@ GOALS = (SPEED, MEMORY, QUALITY)
 
 # text encoders that a family's users load, as specs
 TEXT_ENCODERS: Mapping[str, tuple[str, ...]] = {
+    "chroma": ("t5-xxl",),
     "flux": ("t5-xxl", "clip-l"),
+    "hidream": ("llama-3.1-8b", "t5-xxl", "clip-g", "clip-l"),
+    "krea2": ("qwen3-4b",),
+    "ltx2": ("gemma-3-12b",),
+    "ltx_video": ("t5-xxl",),
+    "lumina2": ("gemma-2-2b",),
     "qwen_image": ("qwen2.5-vl-7b",),
+    "qwen_image_21": ("qwen3-8b",),
+    "sd3": ("t5-xxl", "clip-g", "clip-l"),
     "wan": ("umt5-xxl",),
+    "z_image": ("qwen3-4b",),
+}
+# the same by the width of the text that the model's input layer reads
+BY_TEXT_WIDTH: Mapping[tuple[str, str, int], tuple[str, ...]] = {
+    ("flux2", "txt_in.weight", 3 * 5120): ("mistral-small-flux2",),
+    ("flux2", "txt_in.weight", 3 * 2560): ("qwen3-4b",),
+    ("flux2", "txt_in.weight", 3 * 4096): ("qwen3-8b",),
+    ("hunyuan_video", "txt_in.input_embedder.weight", 4096): ("llama-3.1-8b", "clip-l"),
+    ("hunyuan_video", "txt_in.input_embedder.weight", 3584): ("qwen2.5-vl-7b",),
 }
 # specs of models that come as a pair: one for high, one for low noise
-PAIRS = ("wan2.2-t2v-14b", "wan2.2-i2v-14b")
+PAIRS = ("wan2.2-t2v-14b", "wan2.2-i2v-14b", "wan2.2-fun-control-14b")
 # words in the names of LoRAs that take steps or guidance away: they stay on at strength 1
 FIXED = re.compile(
     r"lightning|distill|turbo|hyper|lcm|causvid|accvid|lightx2v|lightspeed|\b\d+_?-?steps?\b"
@@ -156,6 +173,9 @@ def subject_for(source: Source) -> Subject:
 
 
 def _encoders(model: Model) -> tuple[str, ...]:
+    for (family, key, width), found in BY_TEXT_WIDTH.items():
+        if model.family.name == family and key in model.shapes and model.shapes[key][1] == width:
+            return found
     return TEXT_ENCODERS.get(model.family.name, ())
 
 

@@ -36,21 +36,52 @@ class Latent:
 
 
 LATENTS = {
+    "chroma": Latent(passes=2),
     "flux": Latent(),
-    "qwen_image": Latent(passes=2),
-    "wan": Latent(frame_stride=4, width=832, height=480, frames=81, passes=2),
+    "flux2": Latent(),
+    "hidream": Latent(text_tokens=384, passes=2),
     "hunyuan_video": Latent(frame_stride=4, text_tokens=256, width=848, height=480, frames=73),
+    "krea2": Latent(),
+    "ltx2": Latent(
+        pixels=32, frame_stride=8, text_tokens=1024, width=1280, height=704, frames=121, passes=2
+    ),
+    "ltx_video": Latent(
+        pixels=32, frame_stride=8, text_tokens=128, width=768, height=512, frames=97, passes=2
+    ),
+    "lumina2": Latent(text_tokens=256, passes=2),
+    "qwen_image": Latent(passes=2),
+    "qwen_image_21": Latent(passes=2),
+    "sd3": Latent(text_tokens=154, passes=2),
+    "wan": Latent(frame_stride=4, width=832, height=480, frames=81, passes=2),
     "z_image": Latent(),
+}
+# kinds of one family, by the channels that its input layer reads
+VARIANTS = {
+    # the VAE of Wan 2.2 5B: 16 times smaller, in 48 channels
+    ("wan", "patch_embedding.weight", 48): Latent(
+        pixels=32, frame_stride=4, width=1280, height=704, frames=121, passes=2
+    ),
+    ("hunyuan_video", "img_in.proj.weight", 64): Latent(  # HunyuanImage 2.1
+        pixels=32, width=2048, height=2048, passes=2
+    ),
+    ("hunyuan_video", "img_in.proj.weight", 65): Latent(  # HunyuanVideo 1.5
+        frame_stride=4, width=848, height=480, frames=121, passes=2
+    ),
 }
 DEFAULT = Latent()
 
 # which tokens a layer multiplies, by its name; the first row that matches
 ONE_ROW = re.compile(
-    r".*(?:_mod\b|modulation|adaLN|time|guidance|vector|norm_out|norm1?_?\w*\.linear).*"
+    r".*(?:_mod\b|modulation|ada(?:LN|ln)|time|guidance|vector|norm_out|norm1?_?\w*\.linear).*"
 )
 TEXT_SIDE = re.compile(
-    r".*(?:txt_|\.add_[qkv]_proj|to_add_out|_context|context_|text_|cross_attn\.[kv]).*"
+    r".*(?:txt|\.add_[qkv]_proj|to_add_out|_context|context_|text_|cross_attn\.[kv]"
+    r"|caption_|_connector\.|\battn2\.to_[kv]|to_(?:[qkv]|out)_t\b|ff_t\.).*"
 )
+# of four experts each token passes two (HiDream)
+EXPERT, CHOSEN = re.compile(r".*\.experts\.\d+\..*"), 0.5
+# the sound of LTX-2 and of Wan S2V: 25 tokens a second, counted as few as the text's
+SOUND = re.compile(r".*\b(?:audio_(?:attn[12]|ff)|video_to_audio_attn|casual_audio_encoder)\..*")
 _NUMBERED = re.compile(r"(.*?\.\d+)\.")
 
 
@@ -80,12 +111,11 @@ class Picture:
 
 def latent_of(model: Model) -> Latent:
     """The row of a family, told apart by shapes where one family has two kinds."""
-    found = LATENTS.get(model.family.name, DEFAULT)
-    shapes = model.shapes
-    patch = shapes.get("patch_embedding.weight")
-    if model.family.name == "wan" and patch is not None and patch[1] == 48:
-        # the VAE of Wan 2.2 5B: 16 times smaller, in 48 channels
-        return replace(found, pixels=32, width=1280, height=704, frames=121)
+    family, shapes = model.family.name, model.shapes
+    found = LATENTS.get(family, DEFAULT)
+    for (name, key, channels), other in VARIANTS.items():
+        if family == name and key in shapes and shapes[key][1] == channels:
+            found = other
     if "__index_timestep_zero__" in shapes:  # Qwen-Image-Edit: the picture to edit goes in too
         return replace(found, references=1)
     return found
@@ -103,7 +133,8 @@ def tokens_of(latent: Latent, picture: Picture) -> int:
 def work_of(model: Model, picture: Picture, passes: int) -> Work:
     """What one pass computes and holds in 16 bits.
 
-    products   = sum over matrices (n, k) of 2 n k rows: rows are all tokens, the text's tokens or 1
+    products   = sum over matrices (n, k) of 2 n k rows: rows are all tokens, the text's tokens, 1,
+                 or half of the tokens where a router chooses two of four experts
     attention  = 4 tokens^2 width blocks: q k^T and its product with v, in every block
     activation = batch tokens width 2 bytes (5 + 2 n_max / width): the residual, its
                  normalized copy, q, k, v, and the widest output before and after its activation.
@@ -112,13 +143,14 @@ def work_of(model: Model, picture: Picture, passes: int) -> Work:
     """
     latent = latent_of(model)
     blocks = [layer for layer in model.layers if layer.is_matrix and _NUMBERED.match(layer.name)]
-    sides = Counter(layer.shape[1] for layer in blocks if not ONE_ROW.fullmatch(layer.name))
+    image = [layer for layer in blocks if _side(layer) in ("all", "chosen")]
+    sides = Counter(layer.shape[1] for layer in image)
     width = sides.most_common(1)[0][0] if sides else 1
-    widest = max((x.shape[0] for x in blocks if not ONE_ROW.fullmatch(x.name)), default=width)
+    widest = max((layer.shape[0] for layer in image), default=width)
     tokens = tokens_of(latent, picture) + latent.text_tokens
     live = 5 + 2 * widest / width
-    numbered = {found[1] for x in blocks if (found := _NUMBERED.match(x.name))}
-    rows = {"all": tokens, "text": latent.text_tokens, "one": 1}
+    numbered = {found[1] for x in image if (found := _NUMBERED.match(x.name))}
+    rows = {"all": tokens, "chosen": CHOSEN * tokens, "text": latent.text_tokens, "one": 1}
     products = sum(2.0 * layer.elements * rows[_side(layer)] for layer in _matrices(model.layers))
     return Work(
         tokens=tokens,
@@ -139,7 +171,9 @@ def _matrices(layers: Iterable[Layer]) -> Iterable[Layer]:
 def _side(layer: Layer) -> str:
     if ONE_ROW.fullmatch(layer.name):
         return "one"
-    return "text" if TEXT_SIDE.fullmatch(layer.name) else "all"
+    if TEXT_SIDE.fullmatch(layer.name) or SOUND.fullmatch(layer.name):
+        return "text"
+    return "chosen" if EXPERT.fullmatch(layer.name) else "all"
 
 
 def most_frames(latent: Latent, picture: Picture, tokens: float) -> int:

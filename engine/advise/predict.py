@@ -43,7 +43,9 @@ PRODUCTS = {
 # dequantized to 16 bits
 PLAIN_INT8 = ("int8", "int8_convrot")
 # families that overflow in float16: without bfloat16 units ComfyUI computes them in float32
-NO_FP16 = frozenset(("qwen_image",))
+NO_FP16 = frozenset(
+    ("hidream", "hunyuan_video", "ltx2", "ltx_video", "lumina2", "qwen_image", "z_image")
+)
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,9 @@ class Prediction:
 
 def in_float32(machine: Machine, job: Job) -> bool:
     """Whether what is not quantized is computed in float32 there."""
-    plain = not machine.card.architecture.bf16 and job.subject.model.family.name in NO_FP16
-    return machine.discrete and plain
+    model = job.subject.model
+    overflows = model.family.name in NO_FP16 and "vision_in.proj.1.weight" not in model.shapes
+    return machine.discrete and not machine.card.architecture.bf16 and overflows
 
 
 def gain_of(scheme: str, machine: Machine) -> float:

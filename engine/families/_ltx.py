@@ -25,6 +25,7 @@ def modulations(names: dict[str, str]) -> dict[str, Place]:
 
 
 KEEP = (
+    _keep.width(r"transformer_blocks\.0\.attn2\.to_k"),
     Rule(r"(?:audio_)?patchify_proj", "input projection: small, and every token passes it"),
     Rule(r"(?:\w+_)?adaln_single\..*", "modulation: one for all blocks, so its error reaches all"),
     Rule(r"(?:audio_)?caption_projection\..*", "text projection: every block reads its output"),

@@ -81,6 +81,13 @@ PACKED = {
         "mxfp8", ("F8_E4M3",), 1, 32,
         {"scale": _tiles(32, E8M0)},
     ),
+    "hybrid_mxfp8": Packed(  # convert_to_quant: the same, and one scale for the whole weight
+        "mxfp8", ("F8_E4M3",), 1, 32,
+        {
+            "scale": _tiles(32, E8M0),
+            "scalar": Beside("weight_scalar", FLOATS, _one, optional=True),
+        },
+    ),
     "convrot_w4a4": Packed(
         "w4a4_convrot", ("I8", "U8"), 2, 1,
         {"scale": Beside("weight_scale", FLOATS, lambda n, k, g: (n,))},
@@ -110,9 +117,12 @@ def packed(reading: Reading, name: str, marker: Marker) -> None:
         found = f"{weight.dtype} {list(weight.shape)} as {marker.id}"
         reading.tell("codes-shape", found, name)
         return
+    group = marker.size("group_size", form.groups or 1)
+    if form.groups is not None and _has_six_bits(module, group):
+        reading.tell("codes-shape", f"6-bit codes {list(weight.shape)} as {marker.id}", name)
+        return
     rows, columns = weight.shape[0], weight.shape[1] * form.per_byte
     settings = _settings(reading, name, marker, (rows, columns))
-    group = marker.size("group_size", form.groups or 1)
     n, k = _real_shape(form, marker, module, rows, columns)
     if (n, k) != (rows, columns):
         settings["orig_shape"] = [n, k]
@@ -154,6 +164,14 @@ def _settings(
             found = f"convrot_groupsize {size} for a weight {list(shape)}"
             reading.tell("convrot-groupsize", found, name)
     return settings
+
+
+def _has_six_bits(module: Module, group: int) -> bool:
+    """Three bytes for four inputs, by the scales of groups: the wider codes under the same id."""
+    scale = module.get("weight_s_rel")
+    if scale is None or len(scale.shape) != 2:
+        return False
+    return 4 * module["weight"].shape[1] == 3 * group * scale.shape[1]
 
 
 def rotates(group: int, shape: Shape) -> bool:

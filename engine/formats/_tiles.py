@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 from ..layer import Layer, Part
 from ..tensors import TensorSpec
 from ._layers import Reading
 from ._markers import Marker
 from ._names import INPUT_SCALES
+from ._packed import packed
 from ._scales import check_numbers
 
-BLOCK, PADDED_ROWS, PADDED_COLUMNS = 32, 128, 4
-NOT_A_NUMBER = 0xFF  # of e8m0
 DTYPES = {"torch.bfloat16": "BF16", "torch.float16": "F16", "torch.float32": "F32"}
 
 
@@ -50,52 +47,6 @@ def int8_blockwise(reading: Reading, name: str, marker: Marker) -> None:
 
 
 def hybrid_mxfp8(reading: Reading, name: str, marker: Marker) -> None:
-    """List e4m3 codes with an exponent for each 32 inputs, both padded."""
-    module = reading.modules[name]
-    weight, scale, scalar = (
-        module.get(leaf) for leaf in ("weight", "weight_scale", "weight_scalar")
-    )
-    if weight is None:
-        return
-    shape = _shape(marker, weight)
-    if shape is None:
-        found = f"{weight.dtype} {list(weight.shape)} for {marker.get('orig_shape')}"
-        reading.tell("codes-shape", found, name)
-        shape = weight.shape
-    tensors = {"weight": weight.name}
-    if scale is None:
-        reading.tell("marker-without-scales", "mxfp8 codes alone", name)
-        reading.tell("scale-shape", "no weight_scale", name)
-    else:
-        tensors["scale"] = scale.name
-        if scale.dtype not in ("U8", "F8_E8M0"):
-            reading.tell("scale-dtype", f"{scale.name} of dtype {scale.dtype}", name)
-        elif NOT_A_NUMBER in reading.source.read_bytes(scale.name):
-            reading.tell("scale-not-finite", "exponents that stand for NaN", name)
-        padded = _padded(weight.shape)
-        if math.prod(scale.shape) != math.prod(padded):
-            _checked(reading, name, scale, padded)
-    if scalar is not None:
-        tensors["scalar"] = scalar.name
-    settings = {"columns": shape[1] if len(shape) > 1 else 0}
-    part = Part("hybrid_mxfp8", tensors, settings, view=tuple(shape))
-    reading.add(Layer(weight.name, tuple(shape), _dtype(reading, marker), (part,)))
-
-
-def _shape(marker: Marker, weight: TensorSpec) -> tuple[int, ...] | None:
-    """(n, k) before the padding; None where it cannot be that of these codes."""
-    told = marker.get("orig_shape")
-    sides = told if isinstance(told, list) else list(weight.shape)
-    whole = len(sides) == 2 and all(type(side) is int and side > 0 for side in sides)
-    if weight.dtype != "F8_E4M3" or len(weight.shape) != 2 or weight.shape[1] % BLOCK or not whole:
-        return None
-    padded = [-(-side // BLOCK) * BLOCK for side in sides]
-    return tuple(sides) if list(weight.shape) in (sides, padded) else None
-
-
-def _padded(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of the exponents of padded codes: rows to 128, columns to 4."""
-    if len(shape) != 2:
-        return (0,)
-    rows, columns = -(-shape[0] // PADDED_ROWS), -(-(shape[1] // BLOCK) // PADDED_COLUMNS)
-    return rows * PADDED_ROWS, columns * PADDED_COLUMNS
+    """List mxfp8 under another id; its one scalar more is for devices without mxfp8."""
+    packed(reading, name, marker)
+    reading.tell("hybrid-mxfp8", "mxfp8 codes under the id hybrid_mxfp8", name)

@@ -31,9 +31,9 @@ CLAIMS = {
 READERS: dict[str, Callable[[Reading, str, Marker], None]] = {
     "awq_w4a16": int4,
     "int8_blockwise": int8_blockwise,
-    "hybrid_mxfp8": hybrid_mxfp8,
     "svdquant_w4a4": svdquant,
     **dict.fromkeys(PACKED, packed),
+    "hybrid_mxfp8": hybrid_mxfp8,
 }
 READ = frozenset((*CLAIMS, *READERS))
 

@@ -21,7 +21,7 @@ from ._scales import check_numbers
 SCALES = ("F8_E4M3", "F8_E8M0", "U8")
 # what belongs to an nvfp4 layer beside its block scales: role, last name
 GLOBAL, ALPHA = "weight_global_scale", "alpha"
-INPUTS = {"input_global_scale": "reciprocal", "input_absmax": "absmax"}
+INPUTS = {"input_absmax": "absmax", "input_global_scale": "reciprocal"}
 NOT_TILED = "get the file that LightX2V's converter wrote, or convert the unquantized checkpoint"
 
 
@@ -136,7 +136,7 @@ def _beside(
         if key in module
     }
     for key, how in INPUTS.items():
-        if key in module:
+        if key in module and (how == "reciprocal" or GLOBAL in module):
             tensors["input_scale"], settings["input"] = module[key].name, how
             break
     for role in tensors:

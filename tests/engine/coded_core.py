@@ -88,7 +88,6 @@ def svdquant_bias() -> Coded:
 
 CODED: dict[str, Coded] = {
     "awq_w4a16": awq(256),
-    "hybrid_mxfp8": mxfp8(),
     "svdquant_w4a4": svdquant(tiled=True),
     "svdquant_bias": svdquant_bias(),
 }

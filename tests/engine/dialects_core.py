@@ -64,7 +64,7 @@ READ: dict[str, Fixture] = {
         stored(mxfp8(), format="hybrid_mxfp8", group_size=32, orig_shape=[192, 250])
         | {f"{NAME}.weight_scalar": torch.tensor(256.0)},
         "core",
-        "hybrid_mxfp8",
+        "mxfp8",
         mxfp8()[2],
     ),
 }  # fmt: skip

@@ -49,6 +49,7 @@ FAULTS: dict[str, list[tuple[Tensors, Tensors]]] = {
         (with_(NV, weight=bytes_of(2, N, K // 2)), NV),
         (with_(NV, comfy_quant=marker(format="float8_e4m3fn")), NV),
         (with_(MX, weight=bytes_of(N, K)), MX),
+        (with_(W48, weight=torch.ones(N, 3 * K // 4, dtype=torch.int8)), W48),  # 6 bits
     ],
     "scale-not-finite": [
         (with_(NV, weight_scale=damaged(700, 0x7F)), NV),

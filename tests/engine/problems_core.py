@@ -25,10 +25,6 @@ def other(tensors: Tensors, leaf: str, tensor: torch.Tensor) -> Tensors:
     return tensors | {f"{NAME}.{leaf}": tensor}
 
 
-def shaped(format_id: str, shape: list[int]) -> Tensors:
-    return stored(mxfp8(), format=format_id, orig_shape=shape)
-
-
 FAULTS: dict[str, list[tuple[Tensors, Tensors]]] = {
     "group-size": [
         (stored(awq(64), format="awq_w4a16", group_size=100), AWQ),
@@ -42,6 +38,7 @@ FAULTS: dict[str, list[tuple[Tensors, Tensors]]] = {
             stored(svdquant(True), act_unsigned=True, **SVDQUANT),
         ),
     ],
+    "hybrid-mxfp8": [(HYBRID, stored(mxfp8(), format="mxfp8", orig_shape=[192, 250]))],
     "branch-unknown": [
         (stored(svdquant(True), lowrank_branch_input_basis=told, **SVDQUANT), SVD)
         for told in ("sideways", ["raw"], 1)
@@ -54,7 +51,8 @@ MORE: list[tuple[str, Tensors, Tensors]] = [
     ("scale-shape", other(SVD, "proj_up", torch.ones(4, 8)), PLAIN),
     ("scale-shape", other(TILES, "weight_scale", torch.ones(2, 2)), TILES),
     ("scale-shape", other(HYBRID, "weight_scale", torch.zeros(4, dtype=torch.uint8)), HYBRID),
-    ("scale-shape", without(HYBRID, "weight_scale"), HYBRID),
+    ("tensor-absent", without(HYBRID, "weight_scale"), HYBRID),
+    ("codes-shape", other(HYBRID, "weight", torch.ones(192, 256).to(torch.int8)), HYBRID),
     ("scale-dtype", other(HYBRID, "weight_scale", torch.ones(256, 8)), HYBRID),
     ("int8-without-scale", without(AWQ, "weight_scale"), AWQ),
     ("int8-without-scale", without(TILES, "weight_scale"), TILES),
@@ -68,9 +66,6 @@ MORE: list[tuple[str, Tensors, Tensors]] = [
     ("codes-shape", other(SVD, "weight", torch.ones(2, 4, 16, 128).to(torch.int8)), SVD),
     ("codes-shape", other(SVD, "weight", torch.ones(256, 256).to(torch.float8_e4m3fn)), SVD),
     ("codes-shape", other(TILES, "weight", torch.ones(192, 256).to(torch.float8_e4m3fn)), TILES),
-    ("codes-shape", shaped("hybrid_mxfp8", [191, 200]), HYBRID),
-    ("codes-shape", shaped("hybrid_mxfp8", [192, 250, 1]), HYBRID),
-    ("codes-shape", shaped("hybrid_mxfp8", [-192, 250]), HYBRID),
 ]
 for _kind, _sick, _healthy in MORE:
     FAULTS.setdefault(_kind, []).append((_sick, _healthy))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fusequant.engine.advise.job import Wishes, job_of
+from fusequant.engine.advise.job import Wishes, diffusion_specs, job_of
 from fusequant.engine.advise.latents import Picture, latent_of, most_frames, work_of
 from fusequant.engine.advise.subject import public
 
@@ -86,3 +86,46 @@ def test_steps_call_the_model_twice_unless_guidance_is_off() -> None:
     source = public("wan2.2-i2v-14b").source
     assert job_of([source], Wishes()).passes == 2
     assert job_of([public("flux1-dev").source], Wishes()).passes == 1
+
+
+def test_each_family_is_cut_and_read_as_its_users_do() -> None:
+    told = {
+        name: (latent_of(public(name).model), [x.source.path.stem for x in job.text])
+        for name in diffusion_specs()
+        for job in [job_of([public(name).source], Wishes())]
+    }
+    assert all(text for _, text in told.values())
+    assert told["flux2-dev"][1] == ["mistral-small-flux2"]
+    assert told["flux2-klein-9b"][1] == ["qwen3-8b"]
+    assert told["hunyuan-video"][1] == ["llama-3.1-8b", "clip-l"]
+    assert told["hunyuan-video-1.5"][1] == ["qwen2.5-vl-7b"]
+    assert (told["hunyuan-video"][0].passes, told["hunyuan-video-1.5"][0].passes) == (1, 2)
+    ltx = told["ltx-video-0.9-13b"][0]
+    assert (ltx.pixels, ltx.frame_stride) == (32, 8)
+
+
+def test_ltx_reads_text_only_where_it_attends_to_it() -> None:
+    model = public("ltx-video-0.9-2b").model
+    work = work_of(model, Picture(768, 512, 97), 2)
+    video, h = (768 // 32) * (512 // 32) * 13, 2048
+    assert work.tokens == video + 128
+    block = (4 + 2 + 8) * h * h * work.tokens + 2 * h * h * 128  # self, q and out, MLP; k and v
+    assert work.products == pytest.approx(2.0 * 28 * block, rel=0.02)
+    assert work.attention == 4.0 * work.tokens**2 * h * 28
+
+
+def test_a_token_of_hidream_passes_half_of_the_experts() -> None:
+    model = public("hidream-i1").model
+    work = work_of(model, Picture(1024, 1024, 1), 1)
+    h, expert, text = 2560, 3 * 2560 * 6912, 384
+    image = 4 * h * h + 3 * h * 3584 + 2 * expert  # of four experts two, and the shared one
+    side = 4 * h * h + expert
+    expected = 2.0 * (48 * image * work.tokens + 16 * side * text)
+    assert work.products == pytest.approx(expected, rel=0.02)
+    assert work.attention == 4.0 * work.tokens**2 * h * 48
+
+
+def test_the_sound_of_ltx_2_is_not_counted_as_pictures() -> None:
+    work = work_of(public("ltx-2").model, Picture(1280, 704, 121), 1)
+    assert work.width == 4096
+    assert work.tokens == 40 * 22 * 16 + 1024

@@ -45,11 +45,29 @@ def values(path: Path, key: str = f"{NAME}.weight") -> torch.Tensor:
     return found
 
 
+def test_hybrid_mxfp8_is_repaired_to_mxfp8_code_for_code(tmp_path):
+    stored_as = GOLDEN["hybrid_mxfp8"]
+    tensors = {key: unpacked(tensor) for key, tensor in stored_as["tensors"].items()}
+    path, mended = written(tensors, tmp_path / "m.safetensors"), tmp_path / "mended.safetensors"
+    convert(prepare_repair(open_source(path)), mended)
+    found = load_file(mended)
+    assert set(found) == set(tensors) - {f"{NAME}.weight_scalar"}
+    for leaf in ("weight", "weight_scale"):
+        assert (
+            found[f"{NAME}.{leaf}"]
+            .view(torch.uint8)
+            .equal(tensors[f"{NAME}.{leaf}"].view(torch.uint8))
+        )
+    assert json.loads(found[f"{NAME}.comfy_quant"].numpy().tobytes())["format"] == "mxfp8"
+    assert values(mended).equal(unpacked(stored_as["values"]))
+    assert "hybrid-mxfp8" not in {problem.kind for problem in inspect(mended).problems}
+
+
 @pytest.mark.parametrize("name", GOLDEN)
 def test_a_file_of_convert_to_quant_has_the_numbers_of_its_own_dequantize(name, tmp_path):
     tensors = {key: unpacked(tensor) for key, tensor in GOLDEN[name]["tensors"].items()}
     path = written(tensors, tmp_path / "m.safetensors")
-    assert inspect(path).layers[name] == 1
+    assert inspect(path).layers[{"hybrid_mxfp8": "mxfp8"}.get(name, name)] == 1
     assert values(path).equal(unpacked(GOLDEN[name]["values"]))
 
 

@@ -175,3 +175,42 @@ def test_the_powers_that_nvfp4_holds_are_told_from_the_file(tmp_path: Path) -> N
     part = the_layer(opened(tmp_path, wan(mxfp4(112, 129)))).parts[0]
     assert part.settings == {"exponents": [112, 129]}
     assert power_of(torch.tensor(127)) == 1.0
+
+
+def test_what_was_calibrated_beside_the_file_is_part_of_it(tmp_path: Path) -> None:
+    coded, absmax = LIGHTX2V["lightx2v_nvfp4"], torch.tensor(5.25, dtype=torch.bfloat16)
+    plain = opened(tmp_path, wan(coded))
+    calib = {"absmax": {f"{Q}.weight": absmax, "blocks.9.ffn.0.weight": absmax}}
+    torch.save(calib, tmp_path / "calib.pt")
+    source = open_source(plain.path)
+    assert set(source.tensors) - set(plain.tensors) == {f"{Q}.input_absmax"}
+    assert (source.kind, source.path) == (plain.kind, plain.path)
+    convert(prepare_repair(source), tmp_path / "mended.safetensors")
+    made = load_file(tmp_path / "mended.safetensors")
+    assert torch.equal(made[f"{Q}.input_scale"], absmax.float() / 2688)
+    folder = open_source(opened(folder_of(tmp_path), wan(coded)).path.parent)
+    assert f"{Q}.input_absmax" not in folder.tensors
+    torch.save(calib, tmp_path / "alone" / "calib.pt")
+    folder = open_source(tmp_path / "alone")
+    assert f"{Q}.input_absmax" in folder.tensors
+    assert inspect(tmp_path / "alone").dialect == "microscaled"
+
+
+def folder_of(tmp_path: Path) -> Path:
+    made = tmp_path / "alone"
+    made.mkdir()
+    return made
+
+
+@pytest.mark.parametrize("content", [{"other": {}}, [torch.ones(1)]])
+def test_a_calibration_of_another_shape_is_refused_by_name(content: object, tmp_path: Path) -> None:
+    plain = opened(tmp_path, wan(LIGHTX2V["lightx2v_nvfp4"]))
+    torch.save(content, tmp_path / "calib.pt")
+    with pytest.raises(Refused, match=r"without absmax in calib\.pt"):
+        open_source(plain.path)
+
+
+def test_other_models_leave_such_a_file_alone(tmp_path: Path) -> None:
+    (tmp_path / "calib.pt").write_bytes(b"nothing")
+    source = opened(tmp_path, wan(LIGHTX2V["lightx2v_mxfp8"]))
+    assert f"{Q}.input_absmax" not in source.tensors

@@ -25,6 +25,7 @@ EXPECTED = {
     "hunyuan_15": ("HunyuanVideo15", "HunyuanVideo", 2 * 10, 0.03),
 }
 WIDE = ("chroma", "z_image")
+KEPT = {"z_image": 4 * 5}  # Quantize Model leaves the refiners here: minutes less
 
 Facts = dict[str, dict[str, Any]]
 
@@ -35,7 +36,8 @@ def facts_of(comfy: Comfy, folder: Path, name: str) -> Facts:
     more: dict[str, Any] = {}
     if name == "flux2":
         more["spelled"] = tiny_more.flux2_as_diffusers(folder / "diffusers.safetensors", path)
-    lines = run_inside(comfy, "host_more_models", 580, model=name, path=path, **more)
+    seconds = 1500 if name in WIDE else 580
+    lines = run_inside(comfy, "host_more_models", seconds, model=name, path=path, **more)
     return {line.pop("fact"): line for line in lines}
 
 
@@ -48,7 +50,8 @@ def test_a_model_runs_as_stored_and_in_8_bits(comfy: Comfy, tmp_path: Path, name
     assert facts["stored"]["class"] == built
     assert facts["stored"]["finite"] and facts["stored"]["size"] > 1
     for how in ("int8", "quantized"):
-        assert (facts[how]["family"], facts[how]["layers"]) == (family, layers), how
+        made = layers - (KEPT.get(name, 0) if how == "quantized" else 0)
+        assert (facts[how]["family"], facts[how]["layers"]) == (family, made), how
         assert facts[how]["error"] is None or 0 < facts[how]["error"] < bound, how
     assert facts["int8"]["error"] is not None
     assert facts["int8"]["warnings"] == []
