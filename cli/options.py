@@ -13,11 +13,9 @@ from ..engine.accelerator import capability, device_here
 from ..engine.budget.readers import COMFYUI, READERS, readable
 from ..engine.errors import Refused
 from ..engine.fuse.strength import with_strength
+from ..engine.rounding_names import NEAREST, ROUNDINGS
 from ..engine.tensors import SPELLINGS
 from .progress import Bar
-
-# of engine.rounding, which knows torch
-ROUNDINGS = ("nearest", "search", "learned")
 
 if TYPE_CHECKING:
     from ..engine.fuse.lora import LoraFile
@@ -161,7 +159,7 @@ def add_quality(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rounding",
         choices=ROUNDINGS,
-        default=ROUNDINGS[0],
+        default=NEAREST,
         help="how weights are rounded: to the nearest code; search: a finer scale where cutting "
         "off the largest numbers pays; learned: search, then later numbers take up the errors of "
         "earlier ones. Both take longer: see the README",

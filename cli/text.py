@@ -52,7 +52,7 @@ def budget_lines(budget: Mapping[str, Any]) -> list[str]:
     rows += [
         (f"all {x['scheme']}", gigabytes(x["bytes"]), error(x["error"])) for x in budget["uniform"]
     ]
-    lines = ["budget", *columns(rows), f"  by {budget['how']}"]
+    lines = ["budget", *columns(rows), f"  known of the layers: {budget['how']}"]
     for lora in budget["loras"]:
         left = f"cosine {lora['cosine']:.3f}, size {lora['norm_ratio']:.2f}"
         lines.append(f"  {lora['file']}: {left} of its delta is left")

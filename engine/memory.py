@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .fuse.lora import Fused
 from .outputs import Output
-from .recipe import NEAREST
+from .rounding_names import NEAREST
 from .rows import all_schemes, row_count, row_elements
 from .stored import row_step
 

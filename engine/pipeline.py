@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from . import lightx2v
 from .auto import auto_scheme
 from .budget.learn import learn, learned_bytes
 from .budget.readers import COMFYUI, readable
-from .budget.spend import Measured, check, measure, spend
+from .budget.spend import Measured, within
 from .budget.ways import Wish
 from .choose import choose, dtype_of
 from .errors import Refused
@@ -30,17 +29,19 @@ from .layer import Layer
 from .memory import predicted_peak_bytes
 from .meter import Meter, Progress, silent
 from .model import Model, recognise
-from .outputs import Output, output_of, specs_of
+from .model_outputs import outputs_of
+from .outputs import Output, specs_of
 from .place.budget import Placement, place
 from .plan import Choice, Plan
 from .read import read
 from .recipe import digest_of, header, recipe_of
-from .repairable import mend_layer, plain_codes
-from .rounding import NEAREST, Rounder, rounder
+from .rounding import Rounder, rounder
+from .rounding_names import NEAREST, known_rounding
 from .rows import RowReader, all_schemes, rows_of
 from .source import Source
 from .stream import Job, Stream
 from .tensors import TensorSpec
+from .warned import warnings_of, warnings_of_format
 from .workers import single_threaded_torch, worker_count
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Request:
     `workers`: layers worked on at once, None for one per core; the bytes do not depend on it.
     `max_bytes`: of the file. With it `auto` means any of `candidates` for each layer (None: those
     that ComfyUI's loader reads), and another scheme means that one or none. `rounding`: one of
-    rounding.ROUNDINGS. By layer name, from a calibration: `inputs`, the mean square of each input
+    ROUNDINGS. By layer name, from a calibration: `inputs`, the mean square of each input
     channel, and `input_scales` for the schemes that take one.
     """
 
@@ -135,7 +136,7 @@ def prepare(
     `measured`: of another plan for the same files that differs in `max_bytes` alone.
     """
     request = request or Request()
-    _check_format(request)
+    _check(request)
     model = recognise(read(source, request.rotated))
     fused = match(loras, model) if loras else Fused()
     if request.scheme == "auto" and request.max_bytes is None:
@@ -192,16 +193,18 @@ def _within(
         outputs = outputs_of(model, tried, fused, request.input_scales)
         return size_of(specs_of(outputs), metadata)
 
-    check(model, fused, wish, size)
-    measured = measured or measure(source, model, fused, wish, progress)
-    choices, budget = spend(measured, wish.max_bytes, size)
+    choices, budget, measured = within(source, model, fused, wish, size, progress, measured)
     prepared = lay_out(source, model, choices, request, metadata, fused)
-    peak = max(prepared.plan.peak_private_bytes, budget.peak_bytes)
-    plan = replace(prepared.plan, budget=budget, peak_private_bytes=peak)
+    plan = prepared.plan
+    plan = replace(
+        plan, budget=budget, peak_private_bytes=max(plan.peak_private_bytes, budget.peak_bytes),
+        warnings=(*budget.warnings, *plan.warnings),
+    )  # fmt: skip
     return replace(prepared, plan=plan, measured=measured)
 
 
-def _check_format(request: Request) -> None:
+def _check(request: Request) -> None:
+    known_rounding(request.rounding)
     if request.format not in FORMATS:
         raise Refused(
             "unknown-format",
@@ -259,23 +262,6 @@ def lay_out(
     return _planned(source, model, outputs, request, metadata, fused, {})
 
 
-def outputs_of(
-    model: Model,
-    choices: Sequence[Choice],
-    fused: Fused,
-    input_scales: Mapping[str, float] = MappingProxyType({}),
-) -> tuple[Output, ...]:
-    """The layers of the new file for these choices, and what else is in a full checkpoint."""
-    prefix, scales = model.written_prefix, input_scales
-    return (
-        *(
-            output_of(c, c.layer.key in fused.changes, prefix, scales.get(c.layer.name))
-            for c in choices
-        ),
-        *(output_of(_beside(layer), touched=False) for layer in model.others),
-    )
-
-
 def _planned(
     source: Source,
     model: Model,
@@ -295,46 +281,13 @@ def _planned(
             outputs, fused, request.layers_at_once, request.rounding
         ),
         vram_bytes=sum(spec.size_bytes for spec in specs),
-        warnings=tuple(_warnings(outputs, fused, model, request)),
+        warnings=(*warnings_of(outputs, fused, model), *_of_format(request, model)),
     )
     return Prepared(source, request, model, outputs, metadata, plan, fused=fused, files=files)
 
 
-def _beside(layer: Layer) -> Choice:
-    """A layer outside the model: as it is stored; what no format holds becomes floating point."""
-    mended = mend_layer(plain_codes(layer)).choice
-    return replace(mended, why="not part of the model")
-
-
-def _warnings(outputs: Sequence[Output], fused: Fused, model: Model, request: Request) -> list[str]:
-    """What the user should know of the numbers before they are written."""
-    changed = [o for o in outputs if o.choice.layer.scheme != "none" and not o.as_stored]
-    twice = Counter(o.choice.layer.scheme for o in changed if o.choice.scheme != "none")
-    found = [
-        f"{count} layers are stored as {scheme}: they are dequantized"
-        f"{', fused' if fused.changes else ''} and quantized again, which rounds them twice; "
-        "a 16-bit source gives a better file"
-        for scheme, count in twice.items()
-    ]
-    lost = [
-        o
-        for o in outputs
-        if "input_scale" not in o.tensors
-        and any("input_scale" in part.tensors for part in o.choice.layer.parts)
-    ]
-    if lost:
-        found.append(f"{len(lost)} layers lose their calibrated input_scale")
-    if model.unused:
-        named = ", ".join(layer.key for layer in model.unused[:3])
-        found.append(f"{len(model.unused)} tensors have no place in this model: {named}")
-    if request.format != CORE:
-        found.append(
-            f"a file for {request.format}: ComfyUI's own loaders ignore its scales, "
-            "FuseQuant's open it"
-        )
-        if model.others:
-            found.append(f"{len(model.others)} tensors beside the model are left out")
-    return found
+def _of_format(request: Request, model: Model) -> Iterable[str]:
+    return () if request.format == CORE else warnings_of_format(request.format, model)
 
 
 def convert(prepared: Prepared, target: Path, progress: Progress = silent) -> Written:

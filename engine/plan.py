@@ -27,6 +27,16 @@ class Uniform:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """A layer in one scheme: its bytes, the relative error of its output, LoRA damage (`weigh`)."""
+
+    scheme: str
+    bytes: int
+    error: float
+    damage: float
+
+
+@dataclass(frozen=True)
 class LoraKept:
     """What is left of a LoRA's delta after quantizing: norm over norm before, cosine of both."""
 
@@ -48,6 +58,7 @@ class Budget:
     uniform: tuple[Uniform, ...] = ()
     loras: tuple[LoraKept, ...] = ()
     peak_bytes: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

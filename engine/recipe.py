@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .rounding_names import NEAREST
 from .source import Source
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ METADATA_KEY = "fusequant"
 # what a model is built by: ComfyUI reads the settings of LTX and of some Wan models there
 CARRIED = ("config",)
 _SAMPLE_BYTES = 4096
-NEAREST = "nearest"  # the rounding that needs no word
 
 
 def carried(metadata: Mapping[str, str]) -> dict[str, str]:

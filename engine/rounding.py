@@ -27,10 +27,9 @@ import torch
 from ..kernels import ops
 from ..kernels.hadamard import hadamard
 from .insight import LayerInsight
+from .rounding_names import LEARNED, NEAREST, SEARCH
 from .scheme import Block, Group, Row, Scheme, Tensor
 
-NEAREST, SEARCH, LEARNED = "nearest", "search", "learned"
-ROUNDINGS = (NEAREST, SEARCH, LEARNED)
 GROUP = 256  # inputs that are rounded in one order, where no rotation says otherwise
 RUNS = (160, 64, 24, 8)  # of GROUP
 DAMPING = 0.01  # of the mean of d, added to d: no input counts nothing

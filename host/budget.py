@@ -10,16 +10,18 @@ import torch
 
 from ..engine.budget.learn import learn, learned_bytes
 from ..engine.budget.readers import FUSEQUANT, readable
-from ..engine.budget.spend import check, measure, spend
-from ..engine.budget.ways import Wish
+from ..engine.budget.spend import within
+from ..engine.budget.ways import FITS, Wish
 from ..engine.devices import NATIVE, rule
 from ..engine.errors import Refused
 from ..engine.files.writer import size_of
+from ..engine.insight import NOTHING
 from ..engine.meter import Meter, Progress
+from ..engine.model_outputs import outputs_of
 from ..engine.outputs import specs_of
-from ..engine.pipeline import outputs_of
 from ..engine.plan import Budget, Choice
-from ..engine.rounding import NEAREST, rounder
+from ..engine.rounding import rounder
+from ..engine.rounding_names import NEAREST
 from ..engine.rows import all_schemes
 from .devices import class_of
 from .origin import PREFIX, origin_of
@@ -30,7 +32,6 @@ from .report import Report, size
 
 # these have no integer matmul where the rule is not native: the host's kernel would raise there
 _INT8 = ("int8", "int8_convrot")
-FITS = "the budget holds it in full precision"
 
 
 def candidates(asked: str, exact: str, device: torch.device) -> tuple[str, ...]:
@@ -90,16 +91,18 @@ def _within(recipe: Recipe, max_bytes: int, device: torch.device) -> Recipe:
             outputs = outputs_of(origin.model, tried, origin.fused, request.input_scales)
             return size_of(specs_of(outputs), {})
 
-        check(origin.model, origin.fused, wish, file_size)
-        measured = measure(origin.source, origin.model, origin.fused, wish, _bar())
-        choices, budget = spend(measured, max_bytes, file_size)
-    varied = {way.layer.name for way in measured.ways.varied}
+        choices, budget, measured = within(
+            origin.source, origin.model, origin.fused, wish, file_size, _bar()
+        )
+    varied = measured.varied if measured else ()
     assigned = {
         c.layer.name: (c.scheme, FITS if c.scheme == "none" and c.layer.name in varied else c.why)
         for c in choices
         if c.layer.is_matrix
     }
-    return replace(recipe, assigned=assigned, insight=measured.insight, told=tuple(told(budget)))
+    insight = measured.insight if measured else NOTHING
+    lines = (*told(budget), *budget.warnings)
+    return replace(recipe, assigned=assigned, insight=insight, told=lines)
 
 
 def _bar() -> Progress:
@@ -111,7 +114,7 @@ def _bar() -> Progress:
 
 def told(budget: Budget) -> list[str]:
     """What a budget buys, for a report."""
-    lines = [f"within {size(budget.max_bytes)}, measured by {budget.how}"]
+    lines = [f"within {size(budget.max_bytes)}; known of the layers: {budget.how}"]
     if budget.error is not None:
         plain = [one for one in budget.uniform if one.bytes <= budget.max_bytes]
         best = min(plain, key=lambda one: one.error or 0.0, default=None)

@@ -16,7 +16,8 @@ from typing import Any
 
 from ..engine.errors import Refused
 from ..engine.model import families
-from ..engine.recipe import NEAREST, VERSION, digest_of, header
+from ..engine.recipe import VERSION, digest_of, header
+from ..engine.rounding_names import NEAREST
 from ..engine.tensors import torch_dtype
 from . import budget, cache, entry, model
 from .fingerprint import Key, Unnamed, key_of

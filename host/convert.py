@@ -10,15 +10,16 @@ from pathlib import Path
 import comfy.model_management
 import torch
 
+from ..engine.budget.ways import FITS
 from ..engine.choose import dtype_of
 from ..engine.files.open import open_source
 from ..engine.fuse.lora import open_lora
 from ..engine.model import families
 from ..engine.pipeline import CORE, Prepared, Written, convert, prepare
 from ..engine.pipeline import Request as Conversion
-from ..engine.rounding import NEAREST
+from ..engine.rounding_names import NEAREST
 from ..engine.workers import worker_count
-from .budget import FITS, told
+from .budget import told
 from .choosing import exact_scheme
 from .model import quantizing_device
 from .paths import output_file
@@ -115,9 +116,11 @@ def _tell(written: Written, report: Report) -> None:
     report.family = families()[prepared.plan.family].title
     report.notes.append(f"{written.out}: {size(written.bytes)}")
     report.schemes.update({s: n for s, n in written.layers.items() if s != "none"})
+    decided = prepared.measured.varied if prepared.measured else ()
     for choice in prepared.plan.choices:
         if choice.scheme == "none" and choice.layer.is_matrix:
-            report.keep(choice.layer.name, FITS if " MB" in choice.why else choice.why)
+            name = choice.layer.name
+            report.keep(name, FITS if name in decided else choice.why)
     for lora in prepared.fused.report:
         name = Path(lora.file).name
         report.notes.append(f"{name} at {lora.strength:g}: {lora.matched} modules fused")

@@ -16,7 +16,8 @@ import torch
 
 from ..engine.files.open import open_source
 from ..engine.files.sharded import read_index
-from ..engine.recipe import NEAREST, VERSION, digest_of, fingerprint
+from ..engine.recipe import VERSION, digest_of, fingerprint
+from ..engine.rounding_names import NEAREST
 from ..engine.stream import memory_view
 from .pristine import Request
 

@@ -17,6 +17,7 @@ import torch
 from ..engine.errors import Refused
 from ..engine.files.open import open_source
 from ..engine.insight import Insight
+from ..engine.rounding_names import NEAREST
 from ..engine.tensors import DTYPES, FLOATS, torch_dtype
 from .mapped import mapped_state
 from .ops import compute_dtype_of, plain_operations
@@ -46,7 +47,7 @@ class Request:
     cache: str = "auto"
     max_bytes: int | None = None
     candidates: tuple[str, ...] = ()
-    rounding: str = "nearest"
+    rounding: str = NEAREST
     inputs: Mapping[str, torch.Tensor] | None = field(default=None, repr=False, compare=False)
     input_scales: Mapping[str, float] = field(default_factory=dict, repr=False)
 

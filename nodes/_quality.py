@@ -6,9 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..engine.rounding import ROUNDINGS as FOUND
-
-ROUNDINGS = FOUND
+from ..engine.rounding_names import NEAREST, ROUNDINGS
 
 
 def bytes_of(max_gb: float | None) -> int | None:
@@ -37,7 +35,7 @@ def rounding_input() -> Any:
     return io.Combo.Input(
         "rounding",
         options=list(ROUNDINGS),
-        default=ROUNDINGS[0],
+        default=NEAREST,
         optional=True,
         advanced=True,
         tooltip="nearest is fast. search makes the scales of 4-bit weights finer. learned lets "

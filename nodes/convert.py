@@ -8,11 +8,12 @@ from comfy_api.latest import io, ui
 
 from ..engine.lightx2v import FORMAT as LIGHTX2V
 from ..engine.rotated import rotation
+from ..engine.rounding_names import NEAREST
 from ..host import paths
 from ..host.convert import Wanted, convert_file
 from ._files import stamp
 from ._loras import check_loras, loras_input, paths_of, rslora_input, stamps_of
-from ._quality import ROUNDINGS, bytes_of, max_gb_input, rounding_input
+from ._quality import bytes_of, max_gb_input, rounding_input
 from ._rotated import rotated_input
 from ._schemes import check, chosen, scheme_input
 
@@ -87,7 +88,7 @@ class Convert(io.ComfyNode):
             chosen(scheme), tuple((keep or "").split()), None if dtype == DTYPES[0] else dtype,
             bool(rank_stabilized), device == "cpu", rotation(rotated),
             LIGHTX2V if format in FORMATS[1:] else FORMATS[0], format == BY_BLOCK,
-            bytes_of(max_gb), rounding or ROUNDINGS[0],
+            bytes_of(max_gb), rounding or NEAREST,
         )  # fmt: skip
         source = paths.find("diffusion_models", file)
         path, report = convert_file(

@@ -6,11 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..engine.rounding_names import NEAREST
 from ..host import planned
 from ..host.backends import backend_names
 from ..host.cached import POLICIES
 from ..host.pristine import Request
-from ._quality import ROUNDINGS, bytes_of, max_gb_input, rounding_input
+from ._quality import bytes_of, max_gb_input, rounding_input
 from ._schemes import check, chosen, scheme_input
 
 ON_FAILURE = ("full precision", "refuse")
@@ -76,7 +77,7 @@ class QuantizeModel(io.ComfyNode):
         layers, failure = tuple((keep or "").split()), on_failure or ON_FAILURE[0]
         request = Request(
             chosen(scheme), backend, layers, failure, cache or POLICIES[0], bytes_of(max_gb),
-            rounding=rounding or ROUNDINGS[0],
+            rounding=rounding or NEAREST,
         )  # fmt: skip
         quantized, report = planned.quantize(model, request, plan)
         return io.NodeOutput(quantized, report.text(), ui=ui.PreviewText(report.text()))

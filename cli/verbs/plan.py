@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from ...engine.plan import Choice, Tried
 from ..options import add_conversion, add_source, prepare_from, size_argument
 from ..text import (
     budget_lines,
@@ -32,6 +33,7 @@ def run(args: argparse.Namespace) -> Answer:
     prepared = prepare_from(args)
     try:
         plan = prepared.plan
+        tried = prepared.measured.tried() if prepared.measured else {}
         answer: dict[str, object] = {
             "file": str(args.source),
             "family": plan.family,
@@ -39,9 +41,7 @@ def run(args: argparse.Namespace) -> Answer:
             "bytes": plan.bytes,
             "peak_private_bytes": plan.peak_private_bytes,
             "vram_bytes": plan.vram_bytes,
-            "layers": [
-                {"name": c.layer.name, "scheme": c.scheme, "why": c.why} for c in plan.choices
-            ],
+            "layers": [_layer(choice, tried) for choice in plan.choices],
             "loras": [report.to_json() for report in prepared.fused.report],
             "warnings": list(plan.warnings),
         }
@@ -61,6 +61,14 @@ def run(args: argparse.Namespace) -> Answer:
         return answer
     finally:
         prepared.close()
+
+
+def _layer(choice: Choice, tried: Mapping[str, Sequence[Tried]]) -> Answer:
+    """What a layer gets, and within a budget its error in every scheme that it might have."""
+    found: Answer = {"name": choice.layer.name, "scheme": choice.scheme, "why": choice.why}
+    if choice.layer.name in tried:
+        found["tried"] = [asdict(one) for one in tried[choice.layer.name]]
+    return found
 
 
 def text(answer: Answer) -> str:
@@ -88,8 +96,8 @@ def text(answer: Answer) -> str:
 
 def _each(layers: Sequence[Answer]) -> list[str]:
     """Each layer whose scheme was chosen by its error, then how many stay for which reason."""
-    chosen = [layer for layer in layers if " MB" in layer["why"]]
-    rest = [layer for layer in layers if " MB" not in layer["why"]]
+    chosen = [layer for layer in layers if layer.get("tried")]
+    rest = [layer for layer in layers if not layer.get("tried")]
     return [*columns([(layer["name"], layer["why"]) for layer in chosen]), *counted_reasons(rest)]
 
 

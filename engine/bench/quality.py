@@ -29,7 +29,7 @@ from ..measure.references import Inputs, make_inputs
 from ..measure.synthetic import write_like
 from ..measure.wan import WanConfig
 from ..pipeline import Prepared, Request, convert, prepare
-from ..rounding import LEARNED, NEAREST
+from ..rounding_names import LEARNED, NEAREST
 from ..run import run_file
 from . import contender, foreign
 

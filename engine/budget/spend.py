@@ -19,11 +19,11 @@ from ..insight import Insight, LayerInsight
 from ..meter import Meter, Progress, silent
 from ..model import Model
 from ..outputs import keeps_codes
-from ..plan import Budget, Choice, LoraKept, Uniform
+from ..plan import Budget, Choice, LoraKept, Tried, Uniform
 from ..scheme_names import schemes
 from ..source import Source
 from .allot import allot, smallest, total_bytes
-from .ways import Ways, Wish, refuse_too_small, ways_of, why
+from .ways import FITS, Ways, Wish, refuse_too_small, unlimited, ways_of, why
 from .weighed import LoraLeft, Weighed
 
 WORKERS = 4  # each holds a sample and what one scheme makes of it
@@ -47,6 +47,46 @@ class Measured:
     def only(self, candidates: Sequence[str]) -> Measured:
         """The same for fewer schemes."""
         return replace(self, ways=self.ways.only(candidates))
+
+    @property
+    def varied(self) -> frozenset[str]:
+        """The names of the layers that are decided on."""
+        return frozenset(way.layer.name for way in self.ways.varied)
+
+    def tried(self) -> dict[str, list[Tried]]:
+        """{layer: its error and its bytes in every scheme that it may have}."""
+        return {
+            way.layer.name: [
+                Tried(scheme, size, found[scheme].error, found[scheme].damage)
+                for scheme, size in zip(way.schemes, way.bytes, strict=True)
+            ]
+            for way, found in zip(self.ways.varied, self.errors, strict=True)
+        }
+
+
+def within(
+    source: Source,
+    model: Model,
+    fused: Fused,
+    wish: Wish,
+    size_of: SizeOf,
+    progress: Progress = silent,
+    measured: Measured | None = None,
+) -> tuple[tuple[Choice, ...], Budget, Measured | None]:
+    """(one Choice a layer, what is predicted of them, what was measured for it).
+
+    Refuses a budget below the smallest file. Where it holds every layer unquantized there is
+    nothing to measure. `measured`: for the same wish but for `max_bytes`.
+    """
+    ways = ways_of(model, fused, wish)
+    whole = ways.spread(ways.uniform("none"), [FITS] * len(ways.varied))
+    size = size_of(whole)
+    refuse_too_small(wish, size_of(ways.spread(smallest(ways.options()))), size)
+    if size <= wish.max_bytes:
+        return whole, unlimited(wish.max_bytes, size), None
+    measured = measured or measure(source, model, fused, wish, progress)
+    choices, budget = spend(measured, wish.max_bytes, size_of)
+    return choices, budget, measured
 
 
 def measure(
@@ -82,13 +122,6 @@ def spend(measured: Measured, max_bytes: int, size_of: SizeOf) -> tuple[tuple[Ch
         peak_bytes=measured.peak_bytes,
     )
     return ways.spread(chosen, told), budget
-
-
-def check(model: Model, fused: Fused, wish: Wish, size_of: SizeOf) -> None:
-    """Refuse a budget that not even the smallest schemes hold; reads no weight."""
-    ways = ways_of(model, fused, wish)
-    least = size_of(ways.spread(smallest(ways.options())))
-    refuse_too_small(wish, least, size_of(ways.spread(ways.uniform("none"))))
 
 
 def _predicted(ways: Ways) -> list[dict[str, Weighed]]:

@@ -12,7 +12,8 @@ from ..fuse.lora import Fused
 from ..layer import Layer
 from ..model import Model
 from ..outputs import output_of
-from ..plan import Choice
+from ..plan import Budget, Choice
+from ..rounding_names import NEAREST
 from .allot import Option
 from .weighed import Weighed
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 HEADER_LINE_BYTES = 72  # of a tensor, without its name and shape
 NEARLY = 0.95  # a scheme must be better than the preferred one by this factor to be mixed in
+FITS = "the budget holds it in full precision"
 _SPELLED = {"BF16": "bf16", "F16": "fp16", "F32": "fp32", "F64": "fp64"}
 
 
@@ -38,7 +40,7 @@ class Wish:
     keep: tuple[str, ...] = ()
     dtype: str | None = None
     device: str = "cpu"
-    rounding: str = "nearest"
+    rounding: str = NEAREST
     inputs: Mapping[str, torch.Tensor] | None = None
 
 
@@ -146,6 +148,19 @@ def refuse_too_small(wish: Wish, least: int, whole: int) -> None:
         f"{', '.join(wish.candidates)} ({_gigabytes(whole)} unquantized)",
         fix="allow more bytes, keep fewer layers, or let smaller schemes in: scheme auto, and "
         "--loads-in fusequant for a file that is opened by Load FP8 DiT",
+    )
+
+
+def unlimited(max_bytes: int, whole: int) -> Budget:
+    """A budget that has nothing to decide."""
+    return Budget(
+        max_bytes,
+        "nothing had to be measured",
+        None,
+        warnings=(
+            f"{_gigabytes(max_bytes)} hold every layer unquantized, which takes "
+            f"{_gigabytes(whole)}: there is nothing to quantize",
+        ),
     )
 
 

@@ -29,7 +29,8 @@ from ..fuse.lora import Fused
 from ..insight import LayerInsight
 from ..layer import Layer
 from ..measure.synthetic import generator
-from ..rounding import NEAREST, rounder
+from ..rounding import rounder
+from ..rounding_names import NEAREST
 from ..rows import RowReader, row_count, row_elements, rows_of
 from ..scheme import Scheme
 from ..source import Source

@@ -15,7 +15,8 @@ from fusequant.engine.measure.quality import output_error
 from fusequant.engine.measure.references import make_inputs
 from fusequant.engine.measure.synthetic import write_like
 from fusequant.engine.pipeline import Request, convert, prepare
-from fusequant.engine.rounding import LEARNED, NEAREST, SEARCH, Coupling, Moment, rounder
+from fusequant.engine.rounding import Coupling, Moment, rounder
+from fusequant.engine.rounding_names import LEARNED, NEAREST, SEARCH
 from fusequant.engine.rows import all_schemes
 from fusequant.engine.run import run_file
 from fusequant.engine.scheme import Block, Scheme
