@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from ...engine.plan import Choice, Tried
 from ..options import add_conversion, add_source, prepare_from, size_argument
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> Answer:
 
 def _layer(choice: Choice, tried: Mapping[str, Sequence[Tried]]) -> Answer:
     """What a layer gets, and within a budget its error in every scheme that it might have."""
-    found: Answer = {"name": choice.layer.name, "scheme": choice.scheme, "why": choice.why}
+    found: dict[str, Any] = {"name": choice.layer.name, "scheme": choice.scheme, "why": choice.why}
     if choice.layer.name in tried:
         found["tried"] = [asdict(one) for one in tried[choice.layer.name]]
     return found

@@ -55,6 +55,9 @@ def test_plan_shows_what_each_layer_gets_and_why(
     assert answer["budget"]["max_bytes"] == 4_000_000
     assert 0 < answer["budget"]["error"] < 0.2
     assert {one["scheme"] for one in answer["budget"]["uniform"]} >= {"fp8", "int4_g128"}
+    layer = next(one for one in answer["layers"] if one["name"] == LAYER)
+    errors = {one["scheme"]: one["error"] for one in layer["tried"]}
+    assert errors["none"] < errors["int8"] < errors["int4_g128"] < 1
 
 
 def test_convert_keeps_to_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,6 +83,15 @@ def test_too_small_a_budget_is_refused_and_so_is_no_number(
     assert "at least 0.00" in answer["error"]["expected"]
     code, answer = run(capsys, "plan", model, "--max-gb", "-3")
     assert (code, answer["error"]["kind"]) == (2, "bad-usage")
+
+
+def test_a_budget_above_the_model_says_that_there_is_nothing_to_do(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = said(capsys, "plan", folder / "model.safetensors", "--max-gb", "1")
+    assert code == 0
+    assert "1 GB hold every layer unquantized" in text
+    assert "nothing to quantize" in text
 
 
 def test_a_spec_is_planned_by_bounds(capsys: pytest.CaptureFixture[str]) -> None:
