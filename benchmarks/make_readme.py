@@ -1,12 +1,13 @@
-"""README.md in, the same with its generated sections made again out: `python make_readme.py`.
+"""README.md and docs/quality.md in, the same with their generated sections made again out.
 
-A section lies between `<!-- NAME -->` and `<!-- /NAME -->`; SECTIONS says what makes each.
+`python make_readme.py`. A section lies between `<!-- NAME -->` and `<!-- /NAME -->`; SECTIONS and
+QUALITY_SECTIONS say what makes each.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fusequant.engine import devices
@@ -16,6 +17,7 @@ from fusequant.engine.measure.table import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
+QUALITY = ROOT / "docs" / "quality.md"
 
 
 def newest(benchmark: str) -> tuple[Path, Result]:
@@ -56,7 +58,7 @@ def files_table() -> str:
     return f"{markdown_table(head, rows)}\n\n{where(path, result)}"
 
 
-def quality_table() -> str:
+def budget_table() -> str:
     """Files of equal bytes by how far the output moves: ours beside the best other one."""
     path, result = newest("quality")
     rows = [
@@ -73,14 +75,52 @@ def quality_table() -> str:
         if row["who"] == "fusequant"
     ]
     head = ("model", "budget", "bytes", "ours", "best other", "ratio", "which is")
-    tried = [row for row in result.rows if row["who"] not in ("fusequant", "plain")]
-    made = dict.fromkeys(f"{row['who']} {row['what']}" for row in tried if "why_not" not in row)
-    absent = dict.fromkeys(
-        f"{row['who']} {row['what']} ({row['why_not']})" for row in tried if "why_not" in row
-    )
-    lines = [markdown_table(head, rows), "", f"Beside: {', '.join(made)}, each scheme alone."]
-    lines += [f"Not measured: {'; '.join(absent)}."] if absent else []
-    return "\n".join([*lines, "", where(path, result)])
+    ratios = [row["ratio"] for row in result.rows if row["who"] == "fusequant"]
+    goal = result.settings["goal"]
+    reached = sum(ratio <= goal for ratio in ratios)
+    lines = [
+        markdown_table(head, rows),
+        "",
+        f"A ratio of {goal} or less is the goal: reached by {reached} of {len(ratios)} files.",
+        "",
+        where(path, result),
+    ]
+    return "\n".join(lines)
+
+
+def others_table() -> str:
+    """Every other file, by model and by who made it."""
+    path, result = newest("quality")
+    versions = result.settings["versions"]
+    rows = [
+        (
+            row["model"],
+            " ".join(part for part in (row["who"], versions.get(row["who"])) if part),
+            row["what"],
+            f"{row['bytes'] / 1e6:.1f} MB" if "bytes" in row else "",
+            f"{row['output_error']:.4f}" if "bytes" in row else row["why_not"],
+        )
+        for row in result.rows
+        if row["who"] not in ("fusequant", "rounding")
+    ]
+    return markdown_table(("model", "who", "what", "bytes", "output error"), rows)
+
+
+def rounding_table() -> str:
+    """What each way to round gains and costs."""
+    _, result = newest("quality")
+    rows = [
+        (
+            row["model"],
+            f"`{row['what'].split(', ')[0]}`",
+            row["what"].split(", ")[1],
+            f"{row['output_error']:.4f}",
+            f"{row['seconds']:.1f} s",
+        )
+        for row in result.rows
+        if row["who"] == "rounding"
+    ]
+    return markdown_table(("model", "scheme", "rounding", "output error", "time"), rows)
 
 
 def modes_table() -> str:
@@ -97,28 +137,33 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "decisions": guide.decisions,
     "speed": lambda: guide.speed("benchmarks/results"),
     "files": files_table,
-    "quality": quality_table,
+}
+QUALITY_SECTIONS: dict[str, Callable[[], str]] = {
+    "budgets": budget_table,
+    "others": others_table,
+    "rounding": rounding_table,
 }
 
 
-def filled(text: str) -> str:
-    """The text of a README with every section of SECTIONS replaced by what makes it."""
-    for name, make in SECTIONS.items():
+def filled(text: str, sections: Mapping[str, Callable[[], str]] = SECTIONS) -> str:
+    """The text of a page with every section replaced by what makes it."""
+    for name, make in sections.items():
         opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, found, rest = text.partition(opening)
         _, ended, after = rest.partition(closing)
         if not (found and ended):
-            raise ValueError(f"README.md has no section between {opening} and {closing}")
+            raise ValueError(f"the page has no section between {opening} and {closing}")
         text = f"{before}{opening}\n\n{make()}\n\n{closing}{after}"
     return text
 
 
 def main() -> int:
-    """Write README.md again where a section has changed; 0 in any case."""
-    old = README.read_text(encoding="utf-8")
-    new = filled(old)
-    if new != old:
-        README.write_text(new, encoding="utf-8")
+    """Write the pages again where a section has changed; 0 in any case."""
+    for page, sections in ((README, SECTIONS), (QUALITY, QUALITY_SECTIONS)):
+        old = page.read_text(encoding="utf-8")
+        new = filled(old, sections)
+        if new != old:
+            page.write_text(new, encoding="utf-8")
     return 0
 
 

@@ -40,6 +40,21 @@ def measure(args: argparse.Namespace) -> Rows:
     return [row.to_json() for row in rows]
 
 
+def settings(args: argparse.Namespace) -> dict[str, object]:
+    """Which versions the other files are from, and what was hoped for."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from ...engine.bench.foreign import versions
+    from ...engine.bench.quality import GOAL, SEED
+
+    found = versions(args.tools)
+    try:
+        found["comfy-kitchen"] = version("comfy-kitchen")
+    except PackageNotFoundError:
+        pass
+    return {"seed": SEED, "goal": GOAL, "versions": found}
+
+
 def text(found: Rows) -> str:
     """Each model: every file by its bytes, ours with the ratio to the best other one."""
     lines: list[str] = []
@@ -65,5 +80,5 @@ BENCH = Bench(
     arguments,
     measure,
     text,
-    lambda args: {},
+    settings,
 )

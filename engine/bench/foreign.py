@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TIMEOUT_S = 240
+SHOWN = 300  # characters of what a tool said last
 LEARNED_STEPS = 20  # of convert_to_quant: its loss was smallest before, measured on these models
 
 Command = Callable[[Path, Path, Path, Sequence[str], Sequence[str]], list[str]]
@@ -117,5 +118,19 @@ def make(
     except subprocess.TimeoutExpired:
         return f"not done after {TIMEOUT_S} s"
     if done.returncode or not target.exists():
-        return (done.stderr or done.stdout).strip().splitlines()[-1][:300]
+        said = (done.stderr or done.stdout).strip().splitlines()
+        return said[-1][:SHOWN] if said else f"ended with {done.returncode}"
     return None
+
+
+def versions(folder: Path | None) -> dict[str, str]:
+    """{tool: version} of those that are installed there."""
+    found = {}
+    for who in dict.fromkeys(foreign.who for foreign in FOREIGN):
+        if folder is None or not any((folder / f.needs).exists() for f in FOREIGN if f.who == who):
+            continue
+        ask = f"import importlib.metadata as m; print(m.version({who!r}))"
+        command = [str(folder / "python"), "-c", ask]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        found[who] = done.stdout.strip() or "unknown"
+    return found

@@ -1,7 +1,7 @@
 """Models in, how far quantized files of equal bytes move their output out: ours beside all others.
 
-Each model is small, has outlier channels and a LoRA that changes every block. The others start from
-a bf16 file with the LoRA fused. Every file is run by the reference transformer of its family, each
+Each model is small and has outlier channels; some have a LoRA that changes every block. The others
+start from a bf16 file with the LoRA fused. Every file is run by the reference transformer of its family, each
 layer computing as its scheme does, activations included; 0 is the fused model in float32. The
 inputs are other normal numbers than those that our measuring uses, at another time.
 """
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -29,17 +30,20 @@ from ..measure.references import Inputs, make_inputs
 from ..measure.synthetic import write_like
 from ..measure.wan import WanConfig
 from ..pipeline import Prepared, Request, convert, prepare
-from ..rounding_names import LEARNED, NEAREST
+from ..rounding_names import LEARNED, NEAREST, ROUNDINGS
 from ..run import run_file
 from . import contender, foreign
 
-MODELS: Mapping[str, tuple[Config, str]] = {
-    "FLUX-like": (FluxConfig(512, 1, 2), "peft"),
-    "Wan-like": (WanConfig(512, 1536, 2), "core"),
-    "Qwen-like": (QwenConfig(512, 1), "core"),
+# name: sizes, and how the keys of its LoRA are spelled
+MODELS: Mapping[str, tuple[Config, str | None]] = {
+    "FLUX-like": (FluxConfig(512, 1, 2), None),
+    "FLUX-like and a LoRA": (FluxConfig(512, 1, 2), "peft"),
+    "Wan-like": (WanConfig(512, 1536, 2), None),
+    "Qwen-like and a LoRA": (QwenConfig(512, 1), "core"),
 }
 SEED, RANK = 5, 16
-GRID, TEXT_TOKENS, TIME = (16, 16), 48, 0.6
+GRID, TEXT_TOKENS, TIME = (16, 16), 48, 0.6  # 0.8 and 0.3 are what measuring uses
+ROUNDED = ("int8_convrot", "fp8", "int4_g128")
 GOAL = 0.8
 
 Tell = Callable[[str], None]
@@ -47,8 +51,10 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Row:
-    """One file. Of ours `budget` is what it was given, `best` the best other file in as many bytes
-    and `ratio` our error over its. `why_not`: there is no file, and why.
+    """One file. `who` is `fusequant` for ours within a budget, `plain` for one scheme for all
+    layers, `rounding` for that rounded otherwise, or another tool. Of ours `budget` is what it was
+    given, `best` the best other file in as many bytes and `ratio` our error over its. `why_not`:
+    there is no file, and why.
     """
 
     model: str
@@ -70,18 +76,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Case:
-    """A model on disk: the source and its LoRA, both in one bf16 file, inputs and exact output."""
+    """A model on disk: the source, its LoRA or none, both in one bf16 file, inputs, exact output."""
 
     name: str
     source: Path
-    lora: Path
+    lora: Path | None
     fused: Path
     inputs: Inputs
     exact: torch.Tensor
 
     def prepared(self, request: Request, measured: Measured | None = None) -> Prepared:
         """The plan of a file from the source and the LoRA."""
-        return prepare(open_source(self.source), [open_lora(self.lora)], request, measured=measured)
+        loras = [open_lora(self.lora)] if self.lora else []
+        return prepare(open_source(self.source), loras, request, measured=measured)
 
     def row(self, who: str, what: str, made: Path, seconds: float) -> Row:
         """A file that is there, run."""
@@ -91,20 +98,19 @@ class Case:
 
 
 def case_of(name: str, folder: Path) -> Case:
-    """Write a model, its LoRA and the fused file; run the fused model in float32."""
+    """Write a model, its LoRA and the fused file over those of before; run it in float32."""
     config, spelling = MODELS[name]
-    stem = name.lower()
-    source, lora = folder / f"{stem}.safetensors", folder / f"{stem}-lora.safetensors"
+    source, lora = folder / "source.safetensors", folder / "lora.safetensors"
+    fused, exact = folder / "fused.safetensors", folder / "exact.safetensors"
     write_like(source, config, SEED)
-    write_lora(lora, config, spelling, RANK, SEED)
     inputs = make_inputs(config, GRID, TEXT_TOKENS, seed=SEED + 1, timesteps=(TIME,))
-    fused, exact = folder / f"{stem}-fused.safetensors", folder / f"{stem}-exact.safetensors"
+    if spelling is None:
+        return Case(name, source, None, source, inputs, run_file(source, inputs))
+    write_lora(lora, config, spelling, RANK, SEED)
     case = Case(name, source, lora, fused, inputs, torch.empty(0))
     convert(case.prepared(Request(scheme="none")), fused)
     convert(case.prepared(Request(scheme="none", dtype="F32")), exact)
-    output = run_file(exact, inputs)
-    exact.unlink()
-    return replace(case, exact=output)
+    return replace(case, exact=run_file(exact, inputs))
 
 
 def others(case: Case, folder: Path, tools: Path | None) -> Iterator[Row]:
@@ -121,9 +127,11 @@ def others(case: Case, folder: Path, tools: Path | None) -> Iterator[Row]:
         target.unlink(missing_ok=True)
         contender.kitchen_loop(scheme, case.fused, target)()
         yield case.row("comfy-kitchen", scheme, target, time.perf_counter() - started)
-    plan = case.prepared(Request(scheme="fp8")).plan
-    quantized = [c.layer.name for c in plan.choices if c.scheme != "none"]
-    kept = [c.layer.name for c in plan.choices if c.scheme == "none" and c.layer.is_matrix]
+    plain = case.prepared(Request(scheme="fp8"))
+    plain.close()
+    choices = [choice for choice in plain.plan.choices if choice.layer.is_matrix]
+    quantized = [choice.layer.name for choice in choices if choice.scheme != "none"]
+    kept = [choice.layer.name for choice in choices if choice.scheme == "none"]
     for other in foreign.FOREIGN:
         started = time.perf_counter()
         why_not = foreign.make(other, tools, case.fused, target, quantized, kept)
@@ -132,6 +140,16 @@ def others(case: Case, folder: Path, tools: Path | None) -> Iterator[Row]:
             yield case.row(other.who, other.what, target, seconds)
         else:
             yield Row(case.name, other.who, other.what, why_not=why_not)
+
+
+def rounded(case: Case, folder: Path) -> Iterator[Row]:
+    """What each way to round costs and gains, one scheme for all layers."""
+    target = folder / "rounded.safetensors"
+    for scheme in ROUNDED:
+        for how in ROUNDINGS:
+            started = time.perf_counter()
+            convert(case.prepared(Request(scheme=scheme, rounding=how)), target)
+            yield case.row("rounding", f"{scheme}, {how}", target, time.perf_counter() - started)
 
 
 def budgets(rows: Sequence[Row]) -> dict[str, int]:
@@ -196,10 +214,10 @@ def bench_quality(
         for row in others(case, folder, tools):
             found.append(row)
             tell(f"{name}: {told(row)}")
-        for row in ours(case, folder, found):
+        rows += found
+        for row in chain(ours(case, folder, found), rounded(case, folder)):
             rows.append(row)
             tell(f"{name}: {told(row)}")
-        rows += found
     return rows
 
 
