@@ -90,7 +90,7 @@ def budget_table() -> str:
 
 def others_table() -> str:
     """Every other file, by model and by who made it."""
-    path, result = newest("quality")
+    _, result = newest("quality")
     versions = result.settings["versions"]
     rows = [
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
 from pathlib import Path
@@ -48,10 +49,8 @@ def settings(args: argparse.Namespace) -> dict[str, object]:
     from ...engine.bench.quality import GOAL, SEED
 
     found = versions(args.tools)
-    try:
+    with contextlib.suppress(PackageNotFoundError):
         found["comfy-kitchen"] = version("comfy-kitchen")
-    except PackageNotFoundError:
-        pass
     return {"seed": SEED, "goal": GOAL, "versions": found}
 
 

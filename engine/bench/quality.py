@@ -1,9 +1,9 @@
 """Models in, how far quantized files of equal bytes move their output out: ours beside all others.
 
 Each model is small and has outlier channels; some have a LoRA that changes every block. The others
-start from a bf16 file with the LoRA fused. Every file is run by the reference transformer of its family, each
-layer computing as its scheme does, activations included; 0 is the fused model in float32. The
-inputs are other normal numbers than those that our measuring uses, at another time.
+start from a bf16 file with the LoRA fused. Every file is run by the reference transformer of its
+family, each layer computing as its scheme does, activations included; 0 is the fused model in
+float32. The inputs are other normal numbers than those that our measuring uses, at another time.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Case:
-    """A model on disk: the source, its LoRA or none, both in one bf16 file, inputs, exact output."""
+    """A model on disk: source, LoRA if any, both in one bf16 file; its inputs and exact output."""
 
     name: str
     source: Path
