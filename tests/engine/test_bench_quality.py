@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def row(what: str, size: int, error: float) -> bench.Row:
     return bench.Row("m", "plain", what, size, error)
 
 
+ROOT = Path(__file__).resolve().parents[2]
 OTHERS = [row("a", 100, 0.3), row("b", 110, 0.2), row("c", 200, 0.04), row("d", 210, 0.05)]
 
 
@@ -71,3 +73,13 @@ def test_every_file_of_a_model_is_measured_and_ours_is_within_its_bytes(
     assert nearest.output_error == plain["int8_convrot"]
     assert {row.who for row in rows if row.why_not} == {"convert_to_quant", "comfy-quants"}
     assert len(told) == len(rows) + 1
+
+
+def test_making_the_page_again_changes_nothing() -> None:
+    path = ROOT / "benchmarks" / "make_readme.py"
+    found = importlib.util.spec_from_file_location("make_readme", path)
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    page = module.QUALITY.read_text(encoding="utf-8")
+    assert module.filled(page, module.QUALITY_SECTIONS) == page, "run benchmarks/make_readme.py"
