@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-STATES = 60_000  # of the dynamic programming in all layers together
+STATES = 20_000  # of the dynamic programming in all layers together
 FEWEST_BINS = 256  # below that it is no better than the hull
 EXCHANGES_TRIED = 256  # of the steps that do not fit, the most rewarding, in each round of repair
 
