@@ -64,14 +64,14 @@ def test_convert_keeps_to_it(folder: Path, capsys: pytest.CaptureFixture[str]) -
     out = folder / "out.safetensors"
     code, answer = run(
         capsys, "convert", folder / "model.safetensors", "--max-gb", "0.006", "--rounding",
-        "learned", "--out", out,
+        "search", "--out", out,
     )  # fmt: skip
     assert code == 0
     assert answer["bytes"] == out.stat().st_size <= 6_000_000
     assert answer["budget"]["error"] > 0
     with safe_open(out, "pt") as file:
         recipe = json.loads(file.metadata()["fusequant"])
-    assert (recipe["max_bytes"], recipe["rounding"]) == (6_000_000, "learned")
+    assert (recipe["max_bytes"], recipe["rounding"]) == (6_000_000, "search")
 
 
 def test_too_small_a_budget_is_refused_and_so_is_no_number(
