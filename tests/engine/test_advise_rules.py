@@ -348,8 +348,8 @@ def test_the_measured_claim_says_what_its_file_says() -> None:
     path = ROOT / "benchmarks" / "results" / claim.basis
     rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     seconds = {(row["job"], row["scheme"]): row["change_s"] for row in rows if "change_s" in row}
-    assert f"takes {seconds['live_lora', 'int8']:.2f} s" in claim.says
-    assert seconds["live_lora", "fp8"] < 0.025
+    for scheme in ("int8", "fp8"):
+        assert f"takes {seconds['live_lora', scheme]:.1f} s" in claim.says
     assert f"{seconds['stock_lora', 'int8']:.0f} s (int8)" in claim.says
     assert f"{seconds['stock_lora', 'fp8']:.0f} s (fp8)" in claim.says
 
