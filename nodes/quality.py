@@ -60,7 +60,7 @@ class QualityMeter(io.ComfyNode):
         cls, reference: Any = None, model: Any = None, level: str | None = None, **more: Any
     ) -> io.NodeOutput:
         """Measure what is connected."""
-        own = {name: more.get(asked) for asked, (name, _) in LIMITS.items()}
+        own = {name: more.get(asked) or None for asked, (name, _) in LIMITS.items()}
         found = quality.measure(
             pair(reference, model), pair(more.get("image_reference"), more.get("image")),
             thresholds(level, **own), sampling_of(more), bool(more.get("every_row")),
@@ -149,8 +149,8 @@ def _limits() -> list[Any]:
     return [
         *(
             io.Float.Input(
-                name, min=0.0, max=1000.0, step=0.001, **more,
-                tooltip=f"{what} Empty: as the level says.",
+                name, default=0.0, min=0.0, max=1000.0, step=0.001, **more,
+                tooltip=f"{what} 0: as the level says.",
             )
             for name, (_, what) in LIMITS.items()
         ),
