@@ -126,6 +126,12 @@ WIRINGS = {
         FQSpeed.MODEL > KSampler.model MODEL""",
         FQSpeed="attention: auto",
     ),
+    "FQCalibrate": wiring(
+        "FQQuantizeModel FQCalibrate FQSaveModel",
+        """FQQuantizeModel.model > FQCalibrate.model MODEL
+        FQCalibrate.MODEL > FQSaveModel.model MODEL""",
+        FQQuantizeModel="scheme: fp8", FQCalibrate="steps: 4",
+    ),
     "FQFreeMemory": wiring(
         """FQVRAMManager KSampler
         - FQFreeMemory""",

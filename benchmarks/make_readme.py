@@ -21,6 +21,7 @@ ORDERS = ("quantize_then_lora", "fused_quantized")  # the wrong one first
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
 RESULTS_FROM_DOCS = "../benchmarks/results"
 ADVICE, INSTALL = ROOT / "docs" / "advice.md", ROOT / "docs" / "install.md"
+QUALITY = ROOT / "docs" / "quality.md"
 
 
 def newest(benchmark: str) -> tuple[Path, Result]:
@@ -59,6 +60,71 @@ def files_table() -> str:
         )
     head = ("", "time", "plain loop", "private memory", "plain loop", "weight error", "plain loop")
     return f"{markdown_table(head, rows)}\n\n{where(path, result)}"
+
+
+def budget_table() -> str:
+    """Files of equal bytes by how far the output moves: ours beside the best other one."""
+    path, result = newest("quality")
+    rows = [
+        (
+            row["model"],
+            row["what"],
+            f"{row['budget'] / 1e6:.1f} MB",
+            f"{row['output_error']:.4f}",
+            f"{row['best_error']:.4f}",
+            f"{row['ratio']:.2f}",
+            row["best"],
+        )
+        for row in result.rows
+        if row["who"] == "fusequant"
+    ]
+    head = ("model", "budget", "bytes", "ours", "best other", "ratio", "which is")
+    ratios = [row["ratio"] for row in result.rows if row["who"] == "fusequant"]
+    goal = result.settings["goal"]
+    reached = sum(ratio <= goal for ratio in ratios)
+    lines = [
+        markdown_table(head, rows),
+        "",
+        f"A ratio of {goal} or less is the goal: reached by {reached} of {len(ratios)} files.",
+        "",
+        where(path, result),
+    ]
+    return "\n".join(lines)
+
+
+def others_table() -> str:
+    """Every other file, by model and by who made it."""
+    _, result = newest("quality")
+    versions = result.settings["versions"]
+    rows = [
+        (
+            row["model"],
+            " ".join(part for part in (row["who"], versions.get(row["who"])) if part),
+            row["what"],
+            f"{row['bytes'] / 1e6:.1f} MB" if "bytes" in row else "",
+            f"{row['output_error']:.4f}" if "bytes" in row else row["why_not"],
+        )
+        for row in result.rows
+        if row["who"] not in ("fusequant", "rounding")
+    ]
+    return markdown_table(("model", "who", "what", "bytes", "output error"), rows)
+
+
+def rounding_table() -> str:
+    """What each way to round gains and costs."""
+    _, result = newest("quality")
+    rows = [
+        (
+            row["model"],
+            f"`{row['what'].split(', ')[0]}`",
+            row["what"].split(", ")[1],
+            f"{row['output_error']:.4f}",
+            f"{row['seconds']:.1f} s",
+        )
+        for row in result.rows
+        if row["who"] == "rounding"
+    ]
+    return markdown_table(("model", "scheme", "rounding", "output error", "time"), rows)
 
 
 def modes_table() -> str:
@@ -163,10 +229,16 @@ ADVICE_SECTIONS: Sections = {
     "speed": lambda: guide.speed(RESULTS_FROM_DOCS),
 }
 INSTALL_SECTIONS: Sections = {"install": install_table}
+QUALITY_SECTIONS: Sections = {
+    "budgets": budget_table,
+    "others": others_table,
+    "rounding": rounding_table,
+}
 PAGES: dict[Path, Sections] = {
     README: SECTIONS,
     ADVICE: ADVICE_SECTIONS,
     INSTALL: INSTALL_SECTIONS,
+    QUALITY: QUALITY_SECTIONS,
 }
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.accelerator import capability, device_here
+from ..engine.budget.readers import COMFYUI, READERS, readable
 from ..engine.errors import Refused
 from ..engine.fuse.strength import with_strength
+from ..engine.rounding_names import NEAREST, ROUNDINGS
 from ..engine.tensors import SPELLINGS
+from .progress import Bar
 
 if TYPE_CHECKING:
     from ..engine.fuse.lora import LoraFile
@@ -43,6 +47,17 @@ def size_argument(text: str) -> float:
     if not 0 < size < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is no size: give GiB above 0, such as 8")
     return size
+
+
+def gigabytes_argument(text: str) -> int:
+    """A size in GB of 10^9 bytes, as sizes of files are shown; in bytes."""
+    try:
+        size = float(text)
+    except ValueError:
+        size = math.nan
+    if not 0 < size < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no size: give GB above 0, such as 8 or 6.5")
+    return int(size * 1e9)
 
 
 def count_argument(text: str) -> int:
@@ -121,6 +136,64 @@ def add_conversion(parser: argparse.ArgumentParser, scheme: str | None = "auto")
         action="store_true",
         help="with --format lightx2v: a folder with a file for each block",
     )
+    add_quality(parser)
+
+
+def add_quality(parser: argparse.ArgumentParser) -> None:
+    """What spends time, or bytes, on a smaller error."""
+    parser.add_argument(
+        "--max-gb",
+        type=gigabytes_argument,
+        dest="max_bytes",
+        metavar="G",
+        help="the file may have G GB (10^9 bytes): the schemes of the layers are measured and "
+        "mixed so that the output moves least; with --scheme, only that one and none",
+    )
+    parser.add_argument(
+        "--loads-in",
+        choices=READERS,
+        default=COMFYUI,
+        help="whose loaders open a file made with --max-gb: ComfyUI's own (default) or ours, which "
+        "know more schemes",
+    )
+    parser.add_argument(
+        "--rounding",
+        choices=ROUNDINGS,
+        default=NEAREST,
+        help="how weights are rounded: to the nearest code; search: a finer scale where cutting "
+        "off the largest numbers pays; learned: search, then later numbers take up the errors of "
+        "earlier ones. Both take longer: see the README",
+    )
+    parser.add_argument(
+        "--input-scales",
+        type=scales_argument,
+        default={},
+        metavar="FILE",
+        help="JSON of Calibrate FP8: fixed scales for the inputs of fp8 layers",
+    )
+
+
+def scales_argument(text: str) -> dict[str, float]:
+    """A JSON file {layer name: input scale}, as Calibrate FP8 writes it."""
+    path = Path(text)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        scales = {str(name): float(scale) for name, scale in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as fault:
+        raise _no_scales(path, str(fault)) from fault
+    wrong = next((name for name, scale in scales.items() if not 0 < scale < math.inf), None)
+    if wrong is not None:
+        raise _no_scales(path, f"{scales[wrong]} for {wrong}")
+    return scales
+
+
+def _no_scales(path: Path, found: str) -> Refused:
+    return Refused(
+        "not-input-scales",
+        found=f"{path.name}: {found}",
+        expected="a JSON object {layer name: scale above 0}",
+        fix="use a file that the node Calibrate FP8 wrote",
+    )
 
 
 def open_spec_or_file(path: Path) -> Source:
@@ -154,5 +227,13 @@ def prepare_from(args: argparse.Namespace) -> Prepared:
         rotated=args.rotated,
         format=args.format,
         by_block=args.by_block,
+        max_bytes=args.max_bytes,
+        candidates=readable(args.loads_in),
+        rounding=args.rounding,
+        input_scales=args.input_scales,
     )
-    return prepare(source, loras, request)
+    bar = Bar("measuring", quiet=args.json)
+    try:
+        return prepare(source, loras, request, bar)
+    finally:
+        bar.close()

@@ -42,6 +42,23 @@ def counted_reasons(layers: Iterable[Mapping[str, Any]]) -> list[str]:
     return columns(rows)
 
 
+def budget_lines(budget: Mapping[str, Any]) -> list[str]:
+    """What a budget buys, beside the plain files, and what is left of each LoRA."""
+
+    def error(found: float | None) -> str:
+        return "" if found is None else f"output error {found:.4f} predicted"
+
+    rows = [("within", gigabytes(budget["max_bytes"]), error(budget["error"]))]
+    rows += [
+        (f"all {x['scheme']}", gigabytes(x["bytes"]), error(x["error"])) for x in budget["uniform"]
+    ]
+    lines = ["budget", *columns(rows), f"  known of the layers: {budget['how']}"]
+    for lora in budget["loras"]:
+        left = f"cosine {lora['cosine']:.3f}, size {lora['norm_ratio']:.2f}"
+        lines.append(f"  {lora['file']}: {left} of its delta is left")
+    return lines
+
+
 def lora_lines(loras: Sequence[Mapping[str, Any]]) -> list[str]:
     """What became of each LoRA, unmatched modules named."""
     lines = []

@@ -20,12 +20,14 @@ from .fuse.lora import open_lora
 from .measure.chart import bars
 from .measure.config import FluxConfig
 from .measure.lora import write_lora
-from .measure.quality import Inputs, bind, make_inputs, output, output_error
+from .measure.quality import output_error
+from .measure.references import Inputs, make_inputs
 from .measure.synthetic import write_flux_like
 from .model import recognise
 from .pipeline import Prepared, Request, convert, lay_out, placement, prepare
 from .read import read
-from .rows import all_schemes, row_count, rows_of
+from .rows import all_schemes
+from .run import run_file
 from .specs import spec
 
 CONFIG = FluxConfig(hidden=768, double_blocks=2, single_blocks=3)
@@ -88,28 +90,6 @@ def prepare_files(source: Path, loras: Sequence[tuple[Path, float]], request: Re
     """Open and plan, as the command line does."""
     opened = [open_lora(path, strength) for path, strength in loras]
     return prepare(open_source(source), opened, request)
-
-
-def run_file(path: Path, inputs: Inputs) -> torch.Tensor:
-    """The reference transformer's output with a file's weights, quantized layers as they are."""
-    source = open_source(path)
-    layers = {layer.key: layer for layer in recognise(read(source)).layers}
-    linears = {}
-
-    def weight(key: str) -> torch.Tensor:
-        layer = layers[key]
-        return rows_of(layer, source)(0, row_count(layer)).reshape(layer.shape)
-
-    for layer in layers.values():
-        if layer.scheme == "none":
-            continue
-        part = layer.parts[0]
-        tensors = {role: source.tensor(name).clone() for role, name in part.tensors.items()}
-        bias = weight(f"{layer.name}.bias") if f"{layer.name}.bias" in layers else None
-        linears[layer.name] = bind(all_schemes()[layer.scheme], tensors, part.settings, bias)
-    found = output(CONFIG, {key: weight(key) for key in layers}, inputs, linears)
-    source.close()
-    return found
 
 
 def weight_error(reference: Path, made: Path, quantized: set[str]) -> float:

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 from .fuse.lora import Fused
 from .outputs import Output
+from .rounding_names import NEAREST
 from .rows import all_schemes, row_count, row_elements
 from .stored import row_step
 
 CHUNK_ELEMENTS = 1 << 19  # float32 of it about fits a core's cache; measured
 # of one chunk at once: float32 rows, their rotated or scaled copy, codes, codes on the way out
 COPIES_OF_A_CHUNK = 5
+COPIES_OF_A_BETTER_ROUNDING = 12  # of a chunk besides: forms that are tried, what they become
+COUPLING_BYTES_OF_AN_INPUT = 2048  # what it says of the rest of its group
 # of the numbers that a survey keeps: float32 of them and a rotated copy
 COPIES_OF_A_SURVEY = 2
 # of one LoRA tensor at once: float32 of it and a transposed or scaled copy
@@ -20,7 +23,7 @@ ALLOCATOR_BYTES = 16 << 20  # what the C library keeps of a worker's freed chunk
 FIXED_BYTES = 24 << 20  # header, plan, thread stacks
 
 
-def _working_bytes(output: Output, fused: Fused) -> int:
+def _working_bytes(output: Output, fused: Fused, rounding: str) -> int:
     """What one worker holds while it is at this layer."""
     choice, scheme = output.choice, all_schemes()[output.choice.scheme]
     step, k = max(scheme.row_step, row_step(choice.layer)), row_elements(choice.layer)
@@ -35,15 +38,22 @@ def _working_bytes(output: Output, fused: Fused) -> int:
         for change in fused.changes.get(output.changed.key, ())
         for name in change.names.values()
     )
+    copies, coupling = COPIES_OF_A_CHUNK, 0
+    if rounding != NEAREST and choice.scheme != "none":
+        copies += COPIES_OF_A_BETTER_ROUNDING
+        coupling = COUPLING_BYTES_OF_AN_INPUT * k
     return (
-        COPIES_OF_A_CHUNK * chunk
+        copies * chunk
+        + coupling
         + COPIES_OF_A_SURVEY * surveyed
         + 2 * scales
         + COPIES_OF_AN_ADAPTER * adapters
     )
 
 
-def predicted_peak_bytes(outputs: Sequence[Output], fused: Fused, workers: int) -> int:
+def predicted_peak_bytes(
+    outputs: Sequence[Output], fused: Fused, workers: int, rounding: str = NEAREST
+) -> int:
     """Private memory over the process's baseline: the `workers` hungriest layers at once."""
-    working = sorted((_working_bytes(output, fused) for output in outputs), reverse=True)
+    working = sorted((_working_bytes(output, fused, rounding) for output in outputs), reverse=True)
     return FIXED_BYTES + workers * ALLOCATOR_BYTES + sum(working[:workers])

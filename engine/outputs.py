@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -59,8 +60,13 @@ def keeps_codes(choice: Choice, touched: bool) -> bool:
     return pieces(n, k, choice.dtype) == pieces(n, k, layer.dtype)
 
 
-def output_of(choice: Choice, touched: bool, prefix: str = "") -> Output:
-    """What is written for one choice, its names behind `prefix`; `touched`: a LoRA changes it."""
+def output_of(
+    choice: Choice, touched: bool, prefix: str = "", input_scale: float | None = None
+) -> Output:
+    """What is written for one choice, its names behind `prefix`; `touched`: a LoRA changes it.
+
+    `input_scale` of a calibration is for the schemes that take one; it comes before a stored one.
+    """
     layer = choice.layer
     if choice.scheme == "none":
         spec = TensorSpec(prefix + layer.key, choice.dtype, layer.shape)
@@ -76,9 +82,13 @@ def output_of(choice: Choice, touched: bool, prefix: str = "") -> Output:
     for role, shape in {"input_scale": (), "pre_quant_scale": (k,)}.items():
         if as_stored and layer.is_whole and role in part.tensors:
             tensors[role] = TensorSpec(f"{prefix}{layer.name}.{role}", "F32", shape)
+    known: dict[str, bytes] = {}
+    if input_scale is not None and all_schemes()[choice.scheme].static_inputs:
+        tensors["input_scale"] = TensorSpec(f"{prefix}{layer.name}.input_scale", "F32", ())
+        known["input_scale"] = struct.pack("<f", input_scale)
     conf = quant_json(choice.scheme, n, k, part.settings if own else {})
     tensors["comfy_quant"] = TensorSpec(f"{prefix}{layer.name}.comfy_quant", "U8", (len(conf),))
-    return Output(choice, tensors, {"comfy_quant": conf}, as_stored)
+    return Output(choice, tensors, known | {"comfy_quant": conf}, as_stored)
 
 
 def _pieces(choice: Choice, as_stored: bool) -> Mapping[str, Piece]:

@@ -7,31 +7,45 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import lightx2v
 from .auto import auto_scheme
+from .budget.learn import learn, learned_bytes
+from .budget.readers import COMFYUI, readable
+from .budget.spend import Measured, within
+from .budget.ways import Wish
 from .choose import choose, dtype_of
 from .errors import Refused
 from .files.folder_writer import FolderWriter, folder_size
 from .files.writer import Writer, size_of
 from .fuse.lora import Fused, LoraFile, match
+from .insight import Insight
 from .layer import Layer
 from .memory import predicted_peak_bytes
+from .meter import Meter, Progress, silent
 from .model import Model, recognise
-from .outputs import Output, output_of, specs_of
+from .model_outputs import outputs_of
+from .outputs import Output, specs_of
 from .place.budget import Placement, place
 from .plan import Choice, Plan
 from .read import read
-from .recipe import header, recipe_of
-from .repairable import mend_layer, plain_codes
-from .rows import RowReader, rows_of
+from .recipe import digest_of, header, recipe_of
+from .rounding import Rounder, rounder
+from .rounding_names import NEAREST, known_rounding
+from .rows import RowReader, all_schemes, rows_of
 from .source import Source
-from .stream import Job, Progress, Stream, single_threaded_torch, worker_count
+from .stream import Job, Stream
 from .tensors import TensorSpec
+from .warned import warnings_of, warnings_of_format
+from .workers import single_threaded_torch, worker_count
+
+if TYPE_CHECKING:
+    import torch
 
 CORE = "core"
 FORMATS = (CORE, lightx2v.FORMAT)
@@ -44,6 +58,10 @@ class Request:
     `rotated`: int8 rows of the source are rotated in groups of so many inputs (see `read`).
     `format`: `core`, or `lightx2v`, whose blocks may each be a file (`by_block`).
     `workers`: layers worked on at once, None for one per core; the bytes do not depend on it.
+    `max_bytes`: of the file. With it `auto` means any of `candidates` for each layer (None: those
+    that ComfyUI's loader reads), and another scheme means that one or none. `rounding`: one of
+    ROUNDINGS. By layer name, from a calibration: `inputs`, the mean square of each input
+    channel, and `input_scales` for the schemes that take one.
     """
 
     scheme: str = "auto"
@@ -55,6 +73,11 @@ class Request:
     format: str = CORE
     by_block: bool = False
     workers: int | None = None
+    max_bytes: int | None = None
+    candidates: tuple[str, ...] | None = None
+    rounding: str = NEAREST
+    inputs: Mapping[str, torch.Tensor] | None = None
+    input_scales: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def layers_at_once(self) -> int:
@@ -66,17 +89,21 @@ class Request:
 class Prepared:
     """Everything that is known of a new file before the first weight is read.
 
-    `files`: the tensors of each file of a folder; empty where one file holds all.
+    `files`: the tensors of each file of a folder; empty where one file holds all. `measured`: for a
+    budget; `insight`: what is known of the layers, where they were looked at.
     """
 
     source: Source
     request: Request
+    model: Model
     outputs: tuple[Output, ...]
     metadata: Mapping[str, str]
     plan: Plan
     loras: tuple[LoraFile, ...] = ()
     fused: Fused = field(default_factory=Fused)
     files: Mapping[str, Sequence[TensorSpec]] = field(default_factory=dict)
+    measured: Measured | None = None
+    insight: Insight | None = None
 
     def close(self) -> None:
         """Close the source and the LoRAs."""
@@ -97,14 +124,22 @@ class Written:
 
 
 def prepare(
-    source: Source, loras: Sequence[LoraFile] = (), request: Request | None = None
+    source: Source,
+    loras: Sequence[LoraFile] = (),
+    request: Request | None = None,
+    progress: Progress = silent,
+    measured: Measured | None = None,
 ) -> Prepared:
-    """Headers in, the whole plan out. Refuses what cannot be done before anything is written."""
+    """Headers in, the whole plan out. Refuses what cannot be done before anything is written.
+
+    With a budget the weights are measured too; `progress` is told of that, and may end it.
+    `measured`: of another plan for the same files that differs in `max_bytes` alone.
+    """
     request = request or Request()
-    _check_format(request)
+    _check(request)
     model = recognise(read(source, request.rotated))
     fused = match(loras, model) if loras else Fused()
-    if request.scheme == "auto":
+    if request.scheme == "auto" and request.max_bytes is None:
         request = replace(request, scheme=_auto(request))
     recipe = recipe_of(
         source,
@@ -115,8 +150,14 @@ def prepare(
         request.rotated,
         None if request.format == CORE else request.format,
     )
+    recipe = replace(
+        recipe, max_bytes=request.max_bytes, candidates=_candidates(request),
+        rounding=request.rounding, calibration=digest_of(request.inputs, request.input_scales),
+    )  # fmt: skip
     metadata = header(source, recipe.to_json())
-    if request.format == CORE:
+    if request.max_bytes is not None:
+        prepared = _within(source, model, request, metadata, fused, progress, measured)
+    elif request.format == CORE:
         choices = choose(model, request.scheme, keep=request.keep, dtype=request.dtype)
         prepared = lay_out(source, model, choices, request, metadata, fused)
     else:
@@ -124,7 +165,46 @@ def prepare(
     return replace(prepared, loras=tuple(loras))
 
 
-def _check_format(request: Request) -> None:
+def _candidates(request: Request) -> tuple[str, ...]:
+    """What a layer may get within a budget; nothing where there is none."""
+    if request.max_bytes is None:
+        return ()
+    if request.scheme != "auto":
+        return (request.scheme,)
+    return request.candidates or readable(COMFYUI)
+
+
+def _within(
+    source: Source,
+    model: Model,
+    request: Request,
+    metadata: Mapping[str, str],
+    fused: Fused,
+    progress: Progress,
+    measured: Measured | None,
+) -> Prepared:
+    """The plan of the file that moves the output least within the bytes that it may have."""
+    wish = Wish(
+        request.max_bytes or 0, _candidates(request), _auto(request), request.keep, request.dtype,
+        request.device, request.rounding, request.inputs,
+    )  # fmt: skip
+
+    def size(tried: Sequence[Choice]) -> int:
+        outputs = outputs_of(model, tried, fused, request.input_scales)
+        return size_of(specs_of(outputs), metadata)
+
+    choices, budget, measured = within(source, model, fused, wish, size, progress, measured)
+    prepared = lay_out(source, model, choices, request, metadata, fused)
+    plan = prepared.plan
+    plan = replace(
+        plan, budget=budget, peak_private_bytes=max(plan.peak_private_bytes, budget.peak_bytes),
+        warnings=(*budget.warnings, *plan.warnings),
+    )  # fmt: skip
+    return replace(prepared, plan=plan, measured=measured)
+
+
+def _check(request: Request) -> None:
+    known_rounding(request.rounding)
     if request.format not in FORMATS:
         raise Refused(
             "unknown-format",
@@ -138,6 +218,13 @@ def _check_format(request: Request) -> None:
             found="one file for each block in ComfyUI's format",
             expected="the format lightx2v with it",
             fix="leave --by-block out, or add --format lightx2v",
+        )
+    if request.max_bytes is not None and request.format != CORE:
+        raise Refused(
+            "budget-for-format",
+            found=f"a byte budget for {request.format}",
+            expected=f"the format {CORE}: others have one scheme for all layers",
+            fix="leave --max-gb or --format out",
         )
 
 
@@ -171,11 +258,7 @@ def lay_out(
     What else is in a full checkpoint (VAE, text encoder) keeps its numbers and its codes.
     """
     fused = fused or Fused()
-    beside = [_beside(layer) for layer in model.others]
-    outputs = (
-        *(output_of(c, c.layer.key in fused.changes, model.written_prefix) for c in choices),
-        *(output_of(c, touched=False) for c in beside),
-    )
+    outputs = outputs_of(model, choices, fused, request.input_scales)
     return _planned(source, model, outputs, request, metadata, fused, {})
 
 
@@ -194,55 +277,23 @@ def _planned(
         family=model.family.name,
         choices=tuple(output.choice for output in outputs),
         bytes=folder_size(files, metadata) if files else size_of(specs, metadata),
-        peak_private_bytes=predicted_peak_bytes(outputs, fused, request.layers_at_once),
+        peak_private_bytes=predicted_peak_bytes(
+            outputs, fused, request.layers_at_once, request.rounding
+        ),
         vram_bytes=sum(spec.size_bytes for spec in specs),
-        warnings=tuple(_warnings(outputs, fused, model, request)),
+        warnings=(*warnings_of(outputs, fused, model), *_of_format(request, model)),
     )
-    return Prepared(source, request, outputs, metadata, plan, fused=fused, files=files)
+    return Prepared(source, request, model, outputs, metadata, plan, fused=fused, files=files)
 
 
-def _beside(layer: Layer) -> Choice:
-    """A layer outside the model: as it is stored; what no format holds becomes floating point."""
-    mended = mend_layer(plain_codes(layer)).choice
-    return replace(mended, why="not part of the model")
+def _of_format(request: Request, model: Model) -> Iterable[str]:
+    return () if request.format == CORE else warnings_of_format(request.format, model)
 
 
-def _warnings(outputs: Sequence[Output], fused: Fused, model: Model, request: Request) -> list[str]:
-    """What the user should know of the numbers before they are written."""
-    changed = [o for o in outputs if o.choice.layer.scheme != "none" and not o.as_stored]
-    twice = Counter(o.choice.layer.scheme for o in changed if o.choice.scheme != "none")
-    found = [
-        f"{count} layers are stored as {scheme}: they are dequantized"
-        f"{', fused' if fused.changes else ''} and quantized again, which rounds them twice; "
-        "a 16-bit source gives a better file"
-        for scheme, count in twice.items()
-    ]
-    lost = [
-        o
-        for o in outputs
-        if "input_scale" not in o.tensors
-        and any("input_scale" in part.tensors for part in o.choice.layer.parts)
-    ]
-    if lost:
-        found.append(f"{len(lost)} layers lose their calibrated input_scale")
-    if model.unused:
-        named = ", ".join(layer.key for layer in model.unused[:3])
-        found.append(f"{len(model.unused)} tensors have no place in this model: {named}")
-    if request.format != CORE:
-        found.append(
-            f"a file for {request.format}: ComfyUI's own loaders ignore its scales, "
-            "FuseQuant's open it"
-        )
-        if model.others:
-            found.append(f"{len(model.others)} tensors beside the model are left out")
-    return found
-
-
-def convert(
-    prepared: Prepared, target: Path, progress: Progress = lambda done, total: None
-) -> Written:
+def convert(prepared: Prepared, target: Path, progress: Progress = silent) -> Written:
     """Write the file that the plan describes; on any error nothing is left behind."""
     started = time.perf_counter()
+    prepared, progress = _looked_at(prepared, progress)
     jobs = [job_of(prepared, output) for output in prepared.outputs]
     total = sum(job.source_bytes for job in jobs)
     writer = _writer(prepared, target)
@@ -255,6 +306,25 @@ def convert(
         seconds=time.perf_counter() - started,
         layers=dict(Counter(output.choice.scheme for output in prepared.outputs)),
         prepared=prepared,
+    )
+
+
+def _looked_at(prepared: Prepared, progress: Progress) -> tuple[Prepared, Progress]:
+    """With what rounding must know of the layers, and the progress of what is left to do."""
+    request = prepared.request
+    if prepared.measured is not None:
+        return replace(prepared, insight=prepared.measured.insight), progress
+    if request.rounding == NEAREST:
+        return prepared, progress
+    before = learned_bytes(prepared.model)
+    source_bytes = sum(job_of(prepared, output).source_bytes for output in prepared.outputs)
+    meter = Meter(progress, before + source_bytes)
+    insight = learn(
+        prepared.source, prepared.model, prepared.fused, request.device, request.inputs, meter.add
+    )
+    return (
+        replace(prepared, insight=insight),
+        lambda done, total: progress(before + done, before + total),
     )
 
 
@@ -283,7 +353,22 @@ def job_of(prepared: Prepared, output: Output) -> Job:
         fuse = partial(fused.reader, layer)
         if whole is not None:
             fuse = partial(_rows_of_whole, prepared, whole, output.first)
-    return Job(output, prepared.source, fuse, prepared.request.device)
+    rounding = rounding_of(output, prepared.insight, prepared.request)
+    return Job(output, prepared.source, fuse, prepared.request.device, rounding)
+
+
+def rounding_of(
+    output: Output, insight: Insight | None, request: Request
+) -> Callable[[], Rounder | None]:
+    """What makes the rounder of a layer when a worker comes to it."""
+    choice = output.choice
+    if request.rounding == NEAREST or not choice.layer.is_matrix:
+        return lambda: None
+    known = insight.layers.get(output.changed.name) if insight else None
+    return partial(
+        rounder, all_schemes()[choice.scheme], choice.layer.shape[1], request.rounding,
+        choice.dtype, known, request.device,
+    )  # fmt: skip
 
 
 def _rows_of_whole(prepared: Prepared, whole: Layer, first: int, base: RowReader) -> RowReader:

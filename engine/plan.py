@@ -18,6 +18,50 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Uniform:
+    """The file with one scheme for every layer: its bytes and the model's predicted error."""
+
+    scheme: str
+    bytes: int
+    error: float | None
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A layer in one scheme: its bytes, the relative error of its output, LoRA damage (`weigh`)."""
+
+    scheme: str
+    bytes: int
+    error: float
+    damage: float
+
+
+@dataclass(frozen=True)
+class LoraKept:
+    """What is left of a LoRA's delta after quantizing: norm over norm before, cosine of both."""
+
+    file: str
+    norm_ratio: float
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a number of bytes buys: `error` is the predicted relative error of the model's output,
+    None where `how` the layers were weighed does not tell. `uniform`: the plain files beside it.
+    `peak_bytes`: private memory that measuring takes over the process's baseline.
+    """
+
+    max_bytes: int
+    how: str
+    error: float | None
+    uniform: tuple[Uniform, ...] = ()
+    loras: tuple[LoraKept, ...] = ()
+    peak_bytes: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """The choices for every layer of a model, with the predicted size of file and work."""
 
@@ -27,3 +71,4 @@ class Plan:
     peak_private_bytes: int
     vram_bytes: int
     warnings: tuple[str, ...] = ()
+    budget: Budget | None = None

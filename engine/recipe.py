@@ -6,8 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from .rounding_names import NEAREST
 from .source import Source
+
+if TYPE_CHECKING:
+    import torch
 
 VERSION = "0.1.0"
 METADATA_KEY = "fusequant"
@@ -61,7 +66,8 @@ class FusedLora:
 class Recipe:
     """Everything that decides the bytes of a converted file, its sources by their fingerprints.
 
-    Two sources that differ only between the sampled numbers have one fingerprint.
+    Two sources that differ only between the sampled numbers have one fingerprint. With `max_bytes`
+    each layer has one of `candidates`, whichever was measured to be worth it.
     """
 
     source: str
@@ -72,6 +78,10 @@ class Recipe:
     rotated: int | None = None
     format: str | None = None
     version: str = VERSION
+    max_bytes: int | None = None
+    candidates: tuple[str, ...] = ()
+    rounding: str = NEAREST
+    calibration: str | None = None
 
     def to_json(self) -> str:
         facts: dict[str, object] = {
@@ -84,7 +94,26 @@ class Recipe:
         }
         facts |= {"rotated": self.rotated} if self.rotated else {}
         facts |= {"format": self.format} if self.format else {}
+        if self.max_bytes is not None:
+            facts |= {"max_bytes": self.max_bytes, "candidates": list(self.candidates)}
+        facts |= {"rounding": self.rounding} if self.rounding != NEAREST else {}
+        facts |= {"calibration": self.calibration} if self.calibration else {}
         return json.dumps(facts, separators=(",", ":"))
+
+
+def digest_of(
+    inputs: Mapping[str, torch.Tensor] | None, input_scales: Mapping[str, float]
+) -> str | None:
+    """A hash of what a calibration measured; None where there is none."""
+    if not inputs and not input_scales:
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(inputs or {}):
+        numbers = ",".join(f"{x:.6e}" for x in (inputs or {})[name].tolist())
+        digest.update(f"{name}\0{numbers}\0".encode())
+    for name in sorted(input_scales):
+        digest.update(f"{name}\0{input_scales[name]:.6e}\0".encode())
+    return digest.hexdigest()
 
 
 def recipe_of(

@@ -108,6 +108,10 @@ class Scheme:
     dequantize(tensors, settings) -> (rows, k) float32: from the pieces of a run of rows, any scale
         shape that the readers of this storage accept; `settings` is the layer's JSON.
     linear(x, tensors, settings, bias) -> y: what the layer computes, on the backend in force.
+    rotated(k) -> the size of the groups that the inputs are rotated in before they are rounded, by
+        `ops.rotate_groups`, or None: not at all. Scales are chosen for the rotated numbers.
+    turned(tensors, settings) -> what `dequantize` gives before it rotates back, where `rotated`.
+    `static_inputs`: `linear` takes an `input_scale` of the file for its activations.
     `worst_error` bounds |dequantize(quantize(w)) - w| / |w| (Frobenius) for w from N(0, 1).
     `aliases` maps what other tools call it to the backend that the name means, or None.
     """
@@ -135,5 +139,8 @@ class Scheme:
     optional: frozenset[str] = frozenset()
     stored_pieces: Callable[[int, int, str, Mapping[str, object]], dict[str, Piece]] | None = None
     refuses: Callable[[int, int], str | None] = lambda n, k: None
+    static_inputs: bool = False
+    rotated: Callable[[int], int | None] = lambda k: None
+    turned: Callable[[Tensors, Mapping[str, object]], torch.Tensor] | None = None
     aliases: Mapping[str, str | None] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -24,8 +22,10 @@ from .files.writer import Writer
 from .gather import Gathered
 from .layer import Layer
 from .memory import CHUNK_ELEMENTS
+from .meter import Progress
 from .outputs import Output
 from .respell import respelled
+from .rounding import Rounder
 from .rows import (
     RowReader,
     all_schemes,
@@ -39,17 +39,10 @@ from .scheme import Scheme
 from .source import Source
 from .stored import row_step
 from .tensors import TensorSpec, torch_dtype
+from .workers import Cancelled, side_by_side
 
 # elements of a chunk where the arithmetic is not the CPU's: enough to keep the device busy
 DEVICE_CHUNK_ELEMENTS = {"cuda": 1 << 25, "mps": 1 << 24, "xpu": 1 << 25}
-MAX_WORKERS = 16
-
-
-class Cancelled(Exception):  # noqa: N818 - the user's wish, not an error
-    """The caller's progress function asked to stop."""
-
-
-Progress = Callable[[int, int], None]  # (bytes of source done, bytes of source in all)
 
 
 def memory_view(tensor: torch.Tensor) -> memoryview:
@@ -58,22 +51,6 @@ def memory_view(tensor: torch.Tensor) -> memoryview:
     if not size:
         return memoryview(b"")
     return memoryview((ctypes.c_char * size).from_address(tensor.data_ptr())).cast("B")
-
-
-@contextmanager
-def single_threaded_torch() -> Iterator[None]:
-    """Each worker is one thread: torch's own pool would only fight with them. Restored after."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def worker_count(device: str) -> int:
-    """How many layers are worked on at once: one per core, few when a GPU does the arithmetic."""
-    return min(MAX_WORKERS, os.cpu_count() or 1) if device == "cpu" else 2
 
 
 def chunk_rows(layer: Layer, device: str, step: int = 1) -> int:
@@ -88,12 +65,14 @@ class Job:
     """One layer of the new file, who reads its rows and what a chunk of it is computed on.
 
     `fuse` adds the LoRAs to a reader and holds their tensors from then on; None: no LoRA is meant.
+    `rounder` makes what rounds its rows with a smaller error, where that is asked for.
     """
 
     output: Output
     source: Source
     fuse: Callable[[RowReader], RowReader] | None
     device: str
+    rounder: Callable[[], Rounder | None] = lambda: None
 
     @property
     def layer(self) -> Layer:
@@ -157,34 +136,14 @@ class Stream:
         for job in queue[:workers]:
             self._prefetch(job)
         following = dict(zip(map(id, queue), queue[workers:], strict=False))
-        with ThreadPoolExecutor(workers, thread_name_prefix="fusequant") as pool:
-            futures: list[Future[None]] = []
-            try:
-                for job in queue:
-                    futures.append(pool.submit(self._guarded, job, following.get(id(job))))
-                wait(futures, return_when=FIRST_EXCEPTION)
-            except BaseException:  # Ctrl-C while waiting: let the workers go before passing it on
-                self._stop.set()
-                raise
-            finally:
-                for future in futures:
-                    future.cancel()
-        found = [future.exception() for future in futures if not future.cancelled()]
-        errors = [error for error in found if error is not None]
-        if errors:  # workers that were stopped because of the cause say Cancelled
-            raise min(errors, key=lambda error: isinstance(error, Cancelled))
+        tasks = [partial(self._run, job, following.get(id(job))) for job in queue]
+        side_by_side(tasks, workers, self._stop)
 
-    def _guarded(self, job: Job, after: Job | None) -> None:
-        if self._stop.is_set():
-            return
-        try:
-            if after is not None:
-                self._prefetch(after)
-            with torch.inference_mode():
-                self._write_layer(job)
-        except BaseException:
-            self._stop.set()
-            raise
+    def _run(self, job: Job, after: Job | None) -> None:
+        if after is not None:
+            self._prefetch(after)
+        with torch.inference_mode():
+            self._write_layer(job)
 
     @staticmethod
     def _prefetch(job: Job) -> None:
@@ -278,13 +237,14 @@ class Stream:
     def _quantize(self, job: Job) -> None:
         scheme = all_schemes()[job.output.choice.scheme]
         layer, rows = job.layer, job.rows()
-        whole = self._surveyed(job, rows, scheme)
+        whole, better = self._surveyed(job, rows, scheme), job.rounder()
         weight = job.output.tensors["weight"]
         row_bytes = weight.size_bytes // weight.shape[0]
         gathered = Gathered(scheme, job.output.tensors)
         for start, stop in job.spans(scheme.row_step):
             chunk = job.chunk(rows, start, stop).to(job.device)
-            pieces = scheme.quantize(chunk, whole, job.output.choice.dtype)
+            ready = chunk if better is None else better(chunk, whole)
+            pieces = scheme.quantize(ready, whole, job.output.choice.dtype)
             if not scheme.finite(pieces):
                 raise _not_finite(layer, chunk, pieces)
             self._put(weight, pieces.pop("weight"), start * row_bytes)

@@ -14,16 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import comfy.sd
-
 from ..engine.errors import Refused
 from ..engine.model import families
-from ..engine.recipe import VERSION, header
+from ..engine.recipe import VERSION, digest_of, header
+from ..engine.rounding_names import NEAREST
 from ..engine.tensors import torch_dtype
-from . import cache, entry, model
+from . import budget, cache, entry, model
 from .fingerprint import Key, Unnamed, key_of
-from .load import reload
 from .model import asked, owned_clone, quantize_asked, quantizing_device, rebuild
+from .origin import file_of
 from .paths import cache_folder
 from .pristine import Init, Recipe, Request
 from .progress import host_progress, tell
@@ -70,17 +69,6 @@ class _Small(entry.NotCached):
     """Too small to be worth a file."""
 
 
-def file_of(init: Init) -> str | None:
-    """The one checkpoint that a loader's factory reads as it is; None for any other factory."""
-    path, *more = init[1]
-    as_it_is = init[0] is reload and not any(more[1:])  # not as rotated, on the user's word
-    if as_it_is or (init[0] is comfy.sd.load_diffusion_model and not any(more)):
-        return str(path)
-    if init[0] is comfy.sd.load_checkpoint_guess_config and not any(more[5:]):
-        return str(path)
-    return None
-
-
 def _from_cache(patcher: Any, recipe: Recipe, report: Report) -> Any:
     """The model from its entry, which is written first where there is none."""
     started = time.perf_counter()
@@ -92,6 +80,7 @@ def _from_cache(patcher: Any, recipe: Recipe, report: Report) -> Any:
     key, folder = key_of(path, recipe.request, recipe.patches), cache_folder()
     found = cache.find(folder, key)
     if found is None:
+        recipe = budget.settled(recipe, patcher, quantizing_device(patcher.load_device), report)
         found = _make(patcher, path, recipe, key, folder, report)
     else:
         report.notes.append(f"from the cache, {size(found.path.stat().st_size)}: {found.path}")
@@ -139,8 +128,9 @@ def _make(
 
 def _with_header(draft: entry.Draft, recipe: Recipe, key: Key) -> entry.Draft:
     """The draft with its recipe and its facts in the header."""
+    facts = _facts(draft) | {"told": recipe.told}
     metadata = header(draft.prepared.source, json.dumps(described(recipe, key)))
-    return entry.with_metadata(draft, metadata | {cache.FACTS: json.dumps(_facts(draft))})
+    return entry.with_metadata(draft, metadata | {cache.FACTS: json.dumps(facts)})
 
 
 def _facts(draft: entry.Draft) -> dict[str, Any]:
@@ -176,7 +166,19 @@ def described(recipe: Recipe, key: Key) -> dict[str, object]:
         "scheme": recipe.request.scheme,
         "patches": {"content": key.patches, "strengths": strengths} if recipe.patches else {},
         "keep": list(recipe.request.keep),
+        **_more(recipe.request),
     }
+
+
+def _more(request: Request) -> dict[str, object]:
+    """What few ask for."""
+    facts: dict[str, object] = {}
+    if request.max_bytes is not None:
+        facts |= {"max_bytes": request.max_bytes, "candidates": list(request.candidates)}
+    if request.rounding != NEAREST:
+        facts["rounding"] = request.rounding
+    calibration = digest_of(request.inputs, request.input_scales)
+    return facts | ({"calibration": calibration} if calibration else {})
 
 
 def _load(patcher: Any, recipe: Recipe, found: cache.Entry, report: Report) -> Any:
@@ -196,6 +198,7 @@ def _load(patcher: Any, recipe: Recipe, found: cache.Entry, report: Report) -> A
             report.keep(name, why)
     for warning in facts["warnings"]:
         report.warn(warning)
+    report.notes += [line for line in facts.get("told", ()) if line not in report.notes]
     again = partial(_reusing, loading)
     return owned_clone(patcher, own, recipe, facts["consumed"], report, again)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,10 +12,12 @@ from ..engine.auto import auto_scheme
 from ..engine.choose import choose
 from ..engine.format import Contents
 from ..engine.layer import Layer, Part
-from ..engine.model import recognise
+from ..engine.model import Model, recognise
 from ..engine.plan import Choice
 from ..engine.scheme_names import resolve
 from ..engine.tensors import dtype_name
+
+Assigned = Mapping[str, tuple[str, str]]  # layer name: (scheme, why)
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,32 @@ def contents_of(model: torch.nn.Module, prefix: str) -> Contents:
     return Contents("host", tuple(layers))
 
 
-def chosen_for(model: Any, scheme: str, keep: Sequence[str] = ()) -> Chosen:
+def choices_for(
+    model: Model, scheme: str, keep: Sequence[str] = (), assigned: Assigned | None = None
+) -> tuple[Choice, ...]:
+    """One choice a layer: of one scheme, or as a budget has `assigned` them."""
+    if assigned is None:
+        return choose(model, scheme, keep=tuple(keep))
+    names = dict.fromkeys(("none", *(given for given, _ in assigned.values())))
+    by_scheme = {name: choose(model, name, keep=tuple(keep)) for name in names}
+    choices = []
+    for index, plain in enumerate(by_scheme["none"]):
+        given, why = assigned.get(plain.layer.name, ("none", plain.why))
+        if not plain.layer.is_matrix:
+            given, why = "none", plain.why
+        choices.append(replace(by_scheme[given][index], why=why))
+    return tuple(choices)
+
+
+def chosen_for(
+    model: Any, scheme: str, keep: Sequence[str] = (), assigned: Assigned | None = None
+) -> Chosen:
     """What the engine chooses for each layer of a loaded host model."""
     families, choices = [], {}
     for prefix in roots(model):
         found = recognise(contents_of(model, prefix))
         families.append(found.family.title)
-        for choice in choose(found, scheme, keep=tuple(keep)):
+        for choice in choices_for(found, scheme, keep, assigned):
             key = choice.layer.parts[0].tensors["weight"]
             choices[prefix + key.removesuffix(".weight")] = choice
     return Chosen(tuple(families), choices)

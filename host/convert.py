@@ -10,13 +10,16 @@ from pathlib import Path
 import comfy.model_management
 import torch
 
+from ..engine.budget.ways import FITS
 from ..engine.choose import dtype_of
 from ..engine.files.open import open_source
 from ..engine.fuse.lora import open_lora
 from ..engine.model import families
 from ..engine.pipeline import CORE, Prepared, Written, convert, prepare
 from ..engine.pipeline import Request as Conversion
-from ..engine.stream import worker_count
+from ..engine.rounding_names import NEAREST
+from ..engine.workers import worker_count
+from .budget import told
 from .choosing import exact_scheme
 from .model import quantizing_device
 from .paths import output_file
@@ -34,7 +37,8 @@ class Wanted:
     """What the user asked for; `dtype` is for what stays unquantized, None as in the source.
 
     `rotated`: int8 rows of the source are rotated although its file does not say so. `format`: who
-    the file is for; `by_block`: a folder with a file for each block.
+    the file is for; `by_block`: a folder with a file for each block. Within
+    `max_bytes` the layers get what ComfyUI's own loader reads. `rounding`: see engine.rounding.
     """
 
     scheme: str = "auto"
@@ -45,6 +49,8 @@ class Wanted:
     rotated: int | None = None
     format: str = CORE
     by_block: bool = False
+    max_bytes: int | None = None
+    rounding: str = NEAREST
 
 
 def convert_file(
@@ -80,7 +86,8 @@ def prepared_for(path: Path, loras: Sequence[tuple[Path, float]], wanted: Wanted
         room = 4 * 4 * CHUNK_ELEMENTS * worker_count(str(device))
         comfy.model_management.free_memory(room, device)
     scheme = AUTO  # in another format than ComfyUI's it does not depend on the device
-    if wanted.format == CORE or wanted.scheme != AUTO:
+    mixed = wanted.max_bytes is not None  # nor is it one scheme, within a budget
+    if (wanted.format == CORE and not mixed) or wanted.scheme != AUTO:
         scheme, _ = exact_scheme(wanted.scheme, device)
     dtype = dtype_of(wanted.dtype) if wanted.dtype else None
     source = open_source(path)
@@ -90,9 +97,12 @@ def prepared_for(path: Path, loras: Sequence[tuple[Path, float]], wanted: Wanted
             files.append(open_lora(lora, strength, wanted.rslora))
         asked = Conversion(
             scheme, wanted.keep, dtype, str(device), rotated=wanted.rotated,
-            format=wanted.format, by_block=wanted.by_block,
+            format=wanted.format, by_block=wanted.by_block, max_bytes=wanted.max_bytes,
+            rounding=wanted.rounding,
         )  # fmt: skip
-        return prepare(source, files, asked)
+        progress = host_progress()
+        progress(0, 1)  # here and not in a thread: the bar belongs to the running node
+        return prepare(source, files, asked, progress)
     except BaseException:
         for file in files:
             file.close()
@@ -106,9 +116,11 @@ def _tell(written: Written, report: Report) -> None:
     report.family = families()[prepared.plan.family].title
     report.notes.append(f"{written.out}: {size(written.bytes)}")
     report.schemes.update({s: n for s, n in written.layers.items() if s != "none"})
+    decided = prepared.measured.varied if prepared.measured else ()
     for choice in prepared.plan.choices:
         if choice.scheme == "none" and choice.layer.is_matrix:
-            report.keep(choice.layer.name, choice.why)
+            name = choice.layer.name
+            report.keep(name, FITS if name in decided else choice.why)
     for lora in prepared.fused.report:
         name = Path(lora.file).name
         report.notes.append(f"{name} at {lora.strength:g}: {lora.matched} modules fused")
@@ -117,6 +129,8 @@ def _tell(written: Written, report: Report) -> None:
             report.warn(
                 f"{name}: {len(lora.unmatched)} modules match no layer: {shown(lora.unmatched)}"
             )
+    if prepared.plan.budget is not None:
+        report.notes += told(prepared.plan.budget)
     for warning in prepared.plan.warnings:
         report.warn(warning)
     report.seconds = written.seconds

@@ -18,29 +18,27 @@ import comfy.sd
 import comfy.utils
 import torch
 
-from ..engine.choose import choose
 from ..engine.files.open import open_source
 from ..engine.files.writer import Writer, size_of
 from ..engine.fuse.lora import Fused
-from ..engine.layer import Layer
 from ..engine.model import recognise
 from ..engine.outputs import Output, specs_of
-from ..engine.pipeline import Prepared, lay_out
+from ..engine.pipeline import Prepared, lay_out, rounding_of
 from ..engine.pipeline import Request as Conversion
 from ..engine.plan import Choice
 from ..engine.read import read
-from ..engine.rows import RowReader, row_count
 from ..engine.source import Source
-from ..engine.stream import Job, Stream, single_threaded_torch, worker_count
+from ..engine.stream import Job, Stream
 from ..engine.tensors import torch_dtype
-from .choosing import chosen_for
+from ..engine.workers import single_threaded_torch, worker_count
+from .choosing import choices_for, chosen_for
 from .mapped import mapped_state
 from .ops import compute_dtype_of, quantized_operations
+from .origin import PREFIX, summed_rows
 from .pristine import Recipe
 from .progress import Progress
-from .weights import hold_narrow, is_linear, summed
+from .weights import hold_narrow, is_linear
 
-PREFIX = "diffusion_model."  # of the host's names for what a file holds
 NARROW = ("BF16", "F16")
 Patches = Mapping[str, list[Any]]
 
@@ -78,8 +76,8 @@ def _draft(patcher: Any, source: Source, recipe: Recipe, device: torch.device) -
     found = recognise(read(source))
     model = replace(found, others=(), prefix="")
     request = recipe.request
-    choices = choose(model, request.scheme, keep=request.keep)
-    _check_names(patcher, choices, request.scheme, request.keep)
+    choices = choices_for(model, request.scheme, request.keep, recipe.assigned)
+    _check_names(patcher, choices, recipe)
     patches = _fused_patches(choices, recipe.patches)
     touched = Fused(dict.fromkeys(patches, ()))
     # a bias that a LoRA changes is not rounded to 16 bits here either
@@ -87,9 +85,12 @@ def _draft(patcher: Any, source: Source, recipe: Recipe, device: torch.device) -
         replace(c, dtype="F32") if c.layer.key in patches and c.scheme == "none" else c
         for c in choices
     )
-    conversion = Conversion(request.scheme, request.keep, device=str(device))
+    conversion = Conversion(
+        request.scheme, request.keep, device=str(device), rounding=request.rounding,
+        input_scales=request.input_scales,
+    )  # fmt: skip
     prepared = lay_out(source, model, choices, conversion, {}, touched)
-    return Draft(prepared, patches, device, model.dtype)
+    return Draft(replace(prepared, insight=recipe.insight), patches, device, model.dtype)
 
 
 def with_metadata(draft: Draft, metadata: Mapping[str, str]) -> Draft:
@@ -100,12 +101,13 @@ def with_metadata(draft: Draft, metadata: Mapping[str, str]) -> Draft:
     return replace(draft, prepared=replace(prepared, metadata=metadata, plan=plan))
 
 
-def _check_names(patcher: Any, choices: tuple[Choice, ...], scheme: str, keep: Any) -> None:
+def _check_names(patcher: Any, choices: tuple[Choice, ...], recipe: Recipe) -> None:
     """The file must name its layers as the host's model does: patches go by these names."""
-    modules = dict(patcher.model.named_modules())
+    modules, request = dict(patcher.model.named_modules()), recipe.request
+    chosen = chosen_for(patcher.model, request.scheme, request.keep, recipe.assigned)
     wanted = {
         name: choice.scheme
-        for name, choice in chosen_for(patcher.model, scheme, keep).choices.items()
+        for name, choice in chosen.choices.items()
         if choice.scheme != "none" and is_linear(modules.get(name))
     }
     found = {PREFIX + c.layer.name: c.scheme for c in choices if c.scheme != "none"}
@@ -149,18 +151,10 @@ def write(draft: Draft, target: Path, progress: Progress) -> None:
 def _job(draft: Draft, output: Output) -> Job:
     layer = output.choice.layer
     found = draft.patches.get(layer.key)
-    fuse = None if found is None else partial(_fused_rows, layer, found, draft.device)
-    return Job(output, draft.prepared.source, fuse, draft.prepared.request.device)
-
-
-def _fused_rows(
-    layer: Layer, patches: list[Any], device: torch.device, base: RowReader
-) -> RowReader:
-    """A reader of the rows of a layer with its patches, from the whole sum in float32."""
-    count = row_count(layer)
-    values = base(0, count).reshape(layer.shape).to(device)
-    whole = summed(values, patches, PREFIX + layer.key).reshape(count, -1)
-    return lambda start, stop: whole[start:stop].clone()
+    fuse = None if found is None else partial(summed_rows, layer, found, draft.device)
+    prepared = draft.prepared
+    rounding = rounding_of(output, prepared.insight, prepared.request)
+    return Job(output, prepared.source, fuse, prepared.request.device, rounding)
 
 
 def _make_room(draft: Draft) -> None:

@@ -16,7 +16,8 @@ import torch
 
 from ..engine.files.open import open_source
 from ..engine.files.sharded import read_index
-from ..engine.recipe import VERSION, fingerprint
+from ..engine.recipe import VERSION, digest_of, fingerprint
+from ..engine.rounding_names import NEAREST
 from ..engine.stream import memory_view
 from .pristine import Request
 
@@ -77,6 +78,9 @@ def key_of(path: str | Path, request: Request, patches: Mapping[str, list[Any]])
             strengths.append(float(strength))
             content.add(rest)
     asked = [VERSION, source, request.scheme, sorted(request.keep), content.hexdigest()]
+    calibration = digest_of(request.inputs, request.input_scales)
+    few = [request.max_bytes, request.candidates, request.rounding, calibration]
+    asked += few if any((request.max_bytes, calibration, request.rounding != NEAREST)) else []
     kin = hashlib.blake2b(json.dumps(asked).encode(), digest_size=8).hexdigest()
     exact = hashlib.blake2b(json.dumps([kin, strengths]).encode(), digest_size=16).hexdigest()
     return Key(kin, exact, source, content.hexdigest())

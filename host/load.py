@@ -38,13 +38,12 @@ from .backends import KITCHEN, forced_backend
 from .choosing import exact_scheme
 from .model import keep_in_memory, quantizing_device
 from .ops import compute_dtype_of, quantized_operations
-from .pristine import Init, Recipe, Request, build, pristine
+from .pristine import AS_STORED, Init, Recipe, Request, build, pristine, reads_file
 from .progress import host_progress
 from .quantize import layer_tensors
 from .report import Report
 from .translate import State, Translation, translate
 
-AS_STORED = "as stored"
 NARROW = ("BF16", "F16")
 
 
@@ -102,6 +101,7 @@ def host_reads(source: Source) -> bool:
     return any(node.startswith("Load ") for node in found.loads_in)
 
 
+@reads_file
 def reload(
     path: str, backend: str | None = None, rotated: int | None = None, disable_dynamic: bool = False
 ) -> Any:

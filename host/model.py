@@ -21,15 +21,23 @@ from comfy_kitchen.tensor import QuantizedTensor
 
 from ..engine.errors import Refused
 from ..engine.plan import Choice
-from . import devices, order, streaming
+from . import budget, devices, order, streaming
 from .allocator import give_back
 from .backends import KITCHEN, forced_backend
 from .choosing import Chosen, chosen_for, exact_scheme
 from .compiled import compile_again
 from .ops import compute_dtype_of, ignores_full_precision, quantized_operations
-from .pristine import Init, Recipe, Request, init_of, pristine, recipe_of
+from .pristine import (
+    AS_STORED,
+    Init,
+    Recipe,
+    Request,
+    calibrated,
+    init_of,
+    pristine,
+    recipe_of,
+)
 from .progress import host_progress
-from .quantize import layer_tensors
 from .report import Report
 from .weights import fused_weight, is_linear, patched, stored_bytes, stored_scheme
 
@@ -58,11 +66,14 @@ def asked(patcher: Any, request: Request, report: Report) -> Recipe:
     else:
         init = before.init
         patches = merged(before.patches, patches)
-        report.notes.append(f"rebuilt from the source: it was {before.request.scheme} before")
+        if before.request.scheme != AS_STORED:
+            report.notes.append(f"rebuilt from the source: it was {before.request.scheme} before")
+        request = calibrated(request, before.request)
     scheme, backend = exact_scheme(request.scheme, patcher.load_device)
     backend = forced_backend(request.backend, backend, report)
     backend = devices.running(scheme, patcher.load_device, backend, report)
-    request = replace(request, scheme=scheme, backend=backend)
+    exact = replace(request, scheme=scheme, backend=backend)
+    request = budget.asked_for(exact, request.scheme, scheme, patcher.load_device)
     if scheme == "int8_weight_only" and backend == KITCHEN and ignores_full_precision():
         report.notes.append(WEIGHT_ONLY_NOTE)
     return Recipe(init, request, compute_dtype_of(patcher), patches)
@@ -74,10 +85,11 @@ def quantize_asked(patcher: Any, recipe: Recipe, report: Report) -> Any:
     It is quantized while the host loads its file, where that is all there is to making it; else a
     fresh copy is made first.
     """
+    recipe = budget.settled(recipe, patcher, quantizing_device(patcher.load_device), report)
     made = _streamed(patcher, recipe, report)
     if made is None:
         own = pristine(recipe.init, recipe.compute_dtype)
-        consumed = swap_layers(own, recipe.patches, recipe.request, recipe.compute_dtype, report)
+        consumed = swap_layers(own, recipe, report)
     else:
         own, consumed = made
     result = owned_clone(patcher, own, recipe, consumed, report)
@@ -96,7 +108,8 @@ def quantize_clip(clip: Any, request: Request) -> tuple[Any, Report]:
 def rebuild(recipe: Recipe, disable_dynamic: bool = False) -> Any:
     """The factory of a quantized model, for the host's own fresh copies (compile, several GPUs)."""
     fresh = pristine(recipe.init, recipe.compute_dtype, disable_dynamic)
-    swap_layers(fresh, recipe.patches, recipe.request, recipe.compute_dtype, Report("again"))
+    recipe = budget.settled(recipe, fresh, quantizing_device(fresh.load_device), Report("again"))
+    swap_layers(fresh, recipe, Report("again"))
     fresh.cached_patcher_init = from_recipe(recipe)
     keep_in_memory(fresh)
     return fresh
@@ -139,21 +152,21 @@ def keep_in_memory(patcher: Any) -> None:
             pins["fast_disk"] = False
 
 
-def swap_layers(
-    own: Any, patches: Patches, request: Request, compute_dtype: torch.dtype, report: Report
-) -> set[str]:
+def swap_layers(own: Any, recipe: Recipe, report: Report) -> set[str]:
     """Quantize the chosen layers of a patcher that nobody else holds; the patch keys fused.
 
-    The scheme and the backend of `request` are exact here, no `auto`.
+    The schemes and the backend of `recipe` are exact here, no `auto`.
     """
     started = time.perf_counter()
-    model = own.model
-    chosen = chosen_for(model, request.scheme, request.keep)
+    model, patches, request = own.model, recipe.patches, recipe.request
+    chosen = chosen_for(model, request.scheme, request.keep, recipe.assigned)
     report.family = ", ".join(chosen.families)
     wanted = _wanted(model, chosen, report)
     _leave_stored(wanted, patches, report)
     text = not hasattr(model, "diffusion_model")
-    ops = quantized_operations(compute_dtype, own.load_device, request.backend, full_precision=text)
+    ops = quantized_operations(
+        recipe.compute_dtype, own.load_device, request.backend, full_precision=text
+    )
     device = quantizing_device(own.load_device)
     _make_room(wanted, device)
     progress, consumed = host_progress(), set()
@@ -161,7 +174,10 @@ def swap_layers(
     for done, (name, (module, choice)) in enumerate(wanted.items()):
         progress(done, len(wanted))
         try:
-            consumed |= swap_layer(model, name, module, choice.scheme, patches, ops, device, report)
+            made = swap_layer(
+                model, name, module, choice.scheme, patches, ops, device, report, recipe
+            )
+            consumed |= made
         except Refused as refused:
             if request.on_failure == "refuse":
                 raise
@@ -181,7 +197,7 @@ def _streamed(patcher: Any, recipe: Recipe, report: Report) -> tuple[Any, set[st
     if not streaming.streams(recipe):
         return None
     started, request = time.perf_counter(), recipe.request
-    chosen = chosen_for(patcher.model, request.scheme, request.keep)
+    chosen = chosen_for(patcher.model, request.scheme, request.keep, recipe.assigned)
     wanted = _wanted(patcher.model, chosen, report)
     device = quantizing_device(patcher.load_device)
     made = None
@@ -245,12 +261,15 @@ def _baseline(modules: Iterable[Any]) -> str:
 
 def swap_layer(
     model: Any, name: str, module: Any, scheme: str, patches: Patches,
-    ops: Any, device: torch.device, report: Report,
+    ops: Any, device: torch.device, report: Report, recipe: Recipe | None = None,
 ) -> set[str]:  # fmt: skip
-    """Put the quantized layer in the place of `module`; the patch keys that were fused into it."""
+    """Put the quantized layer in the place of `module`; the patch keys that were fused into it.
+
+    `recipe`: how it is to be rounded, and its calibration.
+    """
     keys = {key for key in (f"{name}.weight", f"{name}.bias") if key in patches}
     weight = fused_weight(module, patches.get(f"{name}.weight"), f"{name}.weight", device)
-    tensors = layer_tensors(name, scheme, weight, device)
+    tensors = budget.tensors_of(recipe, name, scheme, weight, device)
     tensors = {key: tensor.to(module.weight.device) for key, tensor in tensors.items()}
     dtype = ops._compute_dtype
     if module.bias is not None:

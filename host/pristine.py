@@ -6,8 +6,8 @@ now; a copy made by the loader's own factory carries nothing and belongs to nobo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import comfy.model_management
@@ -16,6 +16,8 @@ import torch
 
 from ..engine.errors import Refused
 from ..engine.files.open import open_source
+from ..engine.insight import Insight
+from ..engine.rounding_names import NEAREST
 from ..engine.tensors import DTYPES, FLOATS, torch_dtype
 from .mapped import mapped_state
 from .ops import compute_dtype_of, plain_operations
@@ -23,6 +25,8 @@ from .ops import compute_dtype_of, plain_operations
 # what the host keeps of a loader: (factory, arguments) or (factory, arguments, index of the result)
 Init = tuple[Any, ...]
 
+AS_STORED = "as stored"  # the scheme of a model that nobody has asked to quantize
+READS_FILE = "fusequant_reads_file"  # the mark of a factory that reads one file as it is
 WIDENED = (torch.bfloat16, torch.float16, torch.float32)
 
 
@@ -30,7 +34,10 @@ WIDENED = (torch.bfloat16, torch.float16, torch.float32)
 class Request:
     """What the user asked for. `on_failure`: `full precision` or `refuse`.
 
-    `cache`: whether the result is kept in a file, `auto`, `on` or `off`.
+    `cache`: whether the result is kept in a file, `auto`, `on` or `off`. `max_bytes`: of the
+    weights; each layer then has one of `candidates`, which are exact, or stays as it is.
+    `rounding`: see engine.rounding. By layer name, from a calibration: `inputs`, the mean square of
+    each input channel, and `input_scales` of fp8 layers.
     """
 
     scheme: str = "auto"
@@ -38,6 +45,11 @@ class Request:
     keep: tuple[str, ...] = ()
     on_failure: str = "full precision"
     cache: str = "auto"
+    max_bytes: int | None = None
+    candidates: tuple[str, ...] = ()
+    rounding: str = NEAREST
+    inputs: Mapping[str, torch.Tensor] | None = field(default=None, repr=False, compare=False)
+    input_scales: Mapping[str, float] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -45,13 +57,28 @@ class Recipe:
     """How a quantized model was made: the loader of its source, what was fused and the request.
 
     `compute_dtype` is what the model computes in; `patches` are the host's patches that were
-    consumed, by parameter key.
+    consumed, by parameter key. `assigned`: within a budget, the scheme of each layer by its name
+    and why. `insight`: what rounding knows of the layers. `told`: lines about both for a report.
     """
 
     init: Init
     request: Request
     compute_dtype: torch.dtype
     patches: Mapping[str, list[Any]] = field(default_factory=dict)
+    assigned: Mapping[str, tuple[str, str]] | None = None
+    insight: Insight | None = field(default=None, repr=False, compare=False)
+    told: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+
+def calibrated(request: Request, before: Request) -> Request:
+    """A request for a model that was calibrated as `before` says."""
+    return replace(request, inputs=before.inputs, input_scales=before.input_scales)
+
+
+def reads_file(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a factory whose first argument is the one file that it reads as it is."""
+    setattr(factory, READS_FILE, True)
+    return factory
 
 
 def recipe_of(patcher: Any) -> Recipe | None:

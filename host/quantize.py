@@ -9,6 +9,7 @@ import torch
 
 from ..engine.errors import Refused
 from ..engine.outputs import quant_json
+from ..engine.rounding import Rounder
 from ..engine.rows import all_schemes
 from ..engine.scheme import Scheme
 
@@ -31,12 +32,14 @@ def _spans(rows: int, k: int, device: torch.device, step: int) -> Iterator[tuple
 
 
 def quantize_weight(
-    name: str, weight: torch.Tensor, device: torch.device, dtype: str | None = None
-) -> dict[str, torch.Tensor]:
+    name: str, weight: torch.Tensor, device: torch.device, dtype: str | None = None,
+    better: Rounder | None = None,
+) -> dict[str, torch.Tensor]:  # fmt: skip
     """{role: tensor} on `weight`'s device: what scheme `name` stores for `weight` (n, k).
 
     Arithmetic is float32 on `device`, a run of rows at a time. `dtype` is the storage dtype of the
-    source (F16, BF16, ...), by default the weight's. Numbers that are not finite are refused.
+    source (F16, BF16, ...), by default the weight's. `better` rounds with a smaller error. Numbers
+    that are not finite are refused.
     """
     scheme = all_schemes()[name]
     dtype = dtype or _HALVES.get(weight.dtype, "BF16")
@@ -52,7 +55,8 @@ def quantize_weight(
     chunks = []
     for start, stop in spans:
         chunk = weight[start:stop].to(device, torch.float32)
-        pieces = scheme.quantize(chunk, whole, dtype)
+        ready = chunk if better is None else better(chunk, whole)
+        pieces = scheme.quantize(ready, whole, dtype)
         if not scheme.finite(pieces):
             raise _not_finite()
         chunks.append({role: piece.to(weight.device) for role, piece in pieces.items()})
@@ -79,18 +83,24 @@ def _not_finite() -> Refused:
 
 
 def layer_tensors(
-    layer: str, name: str, weight: torch.Tensor, device: torch.device
-) -> dict[str, torch.Tensor]:
-    """{"weight", "weight_scale", ..., "comfy_quant"}: `layer` in scheme `name`, as in a file."""
+    layer: str, name: str, weight: torch.Tensor, device: torch.device,
+    better: Rounder | None = None, input_scale: float | None = None,
+) -> dict[str, torch.Tensor]:  # fmt: skip
+    """{"weight", "weight_scale", ..., "comfy_quant"}: `layer` in scheme `name`, as in a file.
+
+    `input_scale` of a calibration belongs to the schemes that take one.
+    """
     n, k = weight.shape
     source = _HALVES.get(weight.dtype, "BF16")
-    tensors = quantize_weight(name, weight, device, source)
+    tensors = quantize_weight(name, weight, device, source, better)
     pieces = all_schemes()[name].pieces(n, k, source)
     spelled = {
         piece.suffix.removeprefix("."): tensors[role].reshape(piece.shape)
         for role, piece in pieces.items()
     }
     log.debug("quantized %s to %s", layer, name)
+    if input_scale is not None and all_schemes()[name].static_inputs:
+        spelled["input_scale"] = torch.tensor(input_scale, dtype=torch.float32)
     return spelled | {"comfy_quant": json_tensor(quant_json(name, n, k, {}))}
 
 

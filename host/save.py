@@ -26,12 +26,13 @@ from ..engine.recipe import METADATA_KEY, VERSION, carried
 from ..engine.rows import all_schemes
 from ..engine.stream import memory_view
 from ..engine.tensors import TensorSpec, dtype_name
-from .cached import OFF, described, file_of
+from .cached import OFF, described
 from .fingerprint import Unnamed, key_of
 from .live_lora import live_patches
 from .load import AS_STORED
 from .model import quantize_model, quantizing_device
 from .ops import ignores_full_precision
+from .origin import file_of
 from .paths import output_file
 from .pristine import Recipe, Request, recipe_of
 from .progress import host_progress, tell

@@ -13,10 +13,10 @@ import comfy.sd
 import torch
 
 from ..engine.errors import Refused
+from .budget import tensors_of
 from .ops import compute_dtype_of, quantized_operations
 from .pristine import Recipe, build, file_numbers
 from .progress import host_progress
-from .quantize import layer_tensors
 from .report import Report
 from .weights import hold_narrow, patched
 
@@ -92,7 +92,7 @@ class _Fusing:
     ) -> dict[str, torch.Tensor]:
         keys = {key for key in (f"{name}.weight", f"{name}.bias") if key in self._recipe.patches}
         fused = self._sum(weight, f"{name}.weight")
-        made = layer_tensors(name, scheme, fused, self._device)
+        made = tensors_of(self._recipe, name, scheme, fused, self._device)
         made = {key: tensor.to(weight.device) for key, tensor in made.items()}
         if bias is not None:
             summed = self._sum(bias, f"{name}.bias")

@@ -8,10 +8,12 @@ from comfy_api.latest import io, ui
 
 from ..engine.lightx2v import FORMAT as LIGHTX2V
 from ..engine.rotated import rotation
+from ..engine.rounding_names import NEAREST
 from ..host import paths
 from ..host.convert import Wanted, convert_file
 from ._files import stamp
 from ._loras import check_loras, loras_input, paths_of, rslora_input, stamps_of
+from ._quality import bytes_of, max_gb_input, rounding_input
 from ._rotated import rotated_input
 from ._schemes import check, chosen, scheme_input
 from ._stages import SAVE
@@ -84,12 +86,14 @@ class Convert(io.ComfyNode):
         cls, file: str, count: Any, scheme: Any, filename_prefix: str | None = None,
         keep: str | None = None, dtype: str | None = None, device: str | None = None,
         rank_stabilized: bool | None = None, format: str | None = None, rotated: str | None = None,
+        max_gb: float | None = None, rounding: str | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         """Convert."""
         wanted = Wanted(
             chosen(scheme), tuple((keep or "").split()), None if dtype == DTYPES[0] else dtype,
             bool(rank_stabilized), device == "cpu", rotation(rotated),
             LIGHTX2V if format in FORMATS[1:] else FORMATS[0], format == BY_BLOCK,
+            bytes_of(max_gb), rounding or NEAREST,
         )  # fmt: skip
         source = paths.find("diffusion_models", file)
         path, report = convert_file(
@@ -137,6 +141,8 @@ def _advanced() -> list[Any]:
             "fp8_row, in one file or in a folder; ComfyUI's own loaders read it wrong.",
         ),
         rotated_input(),
+        max_gb_input("of the file"),
+        rounding_input(),
     ]
 
 

@@ -6,10 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..engine.rounding_names import NEAREST
 from ..host import planned
 from ..host.backends import backend_names
 from ..host.cached import POLICIES
 from ..host.pristine import Request
+from ._quality import bytes_of, max_gb_input, rounding_input
 from ._schemes import check, chosen, scheme_input
 from ._stages import QUANTIZE
 
@@ -74,10 +76,14 @@ class QuantizeModel(io.ComfyNode):
     def execute(
         cls, model: Any, scheme: Any, plan: Any = None, backend: str | None = None,
         keep: str | None = None, on_failure: str | None = None, cache: str | None = None,
+        max_gb: float | None = None, rounding: str | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         """Quantize a copy."""
         layers, failure = tuple((keep or "").split()), on_failure or ON_FAILURE[0]
-        request = Request(chosen(scheme), backend, layers, failure, cache or POLICIES[0])
+        request = Request(
+            chosen(scheme), backend, layers, failure, cache or POLICIES[0], bytes_of(max_gb),
+            rounding=rounding or NEAREST,
+        )  # fmt: skip
         quantized, report = planned.quantize(model, request, plan)
         return io.NodeOutput(quantized, report.text(), ui=ui.PreviewText(report.text()))
 
@@ -121,6 +127,8 @@ def _advanced() -> list[Any]:
             "the next time. auto keeps models whose file has 2 GB or more. The files lie "
             "in user/fusequant/cache, at most 60 GB or a fifth of the free disk.",
         ),
+        max_gb_input("of the quantized weights"),
+        rounding_input(),
     ]
 
 

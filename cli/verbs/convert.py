@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..options import add_conversion, add_source, prepare_from
 from ..progress import Bar
-from ..text import columns, counted_reasons, gigabytes, lora_lines, warning_lines
+from ..text import (
+    budget_lines,
+    columns,
+    counted_reasons,
+    gigabytes,
+    lora_lines,
+    warning_lines,
+)
 from ..verb import Answer, Verb
 
 if TYPE_CHECKING:
@@ -16,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """`convert SRC [--lora F[:S]]... [--scheme S] [--keep PATTERN]... [--format F] --out DST`."""
+    """`convert SRC [--lora F[:S]]... [--scheme S] [--keep P]... [--max-gb G] --out DST`."""
     add_source(parser)
     add_conversion(parser)
     parser.add_argument(
@@ -48,7 +56,7 @@ def write(prepared: Prepared, out: Path, *, quiet: bool) -> Answer:
 def answer_of(written: Written) -> Answer:
     """The JSON object of every verb that writes a model."""
     plan = written.prepared.plan
-    return {
+    answer = {
         "out": str(written.out),
         "bytes": written.bytes,
         "seconds": round(written.seconds, 3),
@@ -62,6 +70,7 @@ def answer_of(written: Written) -> Answer:
         ],
         "warnings": list(plan.warnings),
     }
+    return answer | ({"budget": asdict(plan.budget)} if plan.budget else {})
 
 
 def text(answer: Answer) -> str:
@@ -79,6 +88,7 @@ def text(answer: Answer) -> str:
             str(answer["out"]),
             *columns(rows),
             *(kept if answer["kept"] else []),
+            *(budget_lines(answer["budget"]) if "budget" in answer else []),
             *lora_lines(answer["loras"]),
             *warning_lines(answer["warnings"]),
         ]

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
+from ...engine.plan import Choice, Tried
 from ..options import add_conversion, add_source, prepare_from, size_argument
-from ..text import columns, counted_reasons, gigabytes, lora_lines, warning_lines
+from ..text import (
+    budget_lines,
+    columns,
+    counted_reasons,
+    gigabytes,
+    lora_lines,
+    warning_lines,
+)
 from ..verb import Answer, Verb
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """`plan SRC [--lora F[:S]]... --scheme S [--vram GB]`."""
+    """`plan SRC [--lora F[:S]]... --scheme S [--max-gb G] [--vram GB]`."""
     add_source(parser)
     add_conversion(parser)
     parser.add_argument(
@@ -23,6 +34,7 @@ def run(args: argparse.Namespace) -> Answer:
     prepared = prepare_from(args)
     try:
         plan = prepared.plan
+        tried = prepared.measured.tried() if prepared.measured else {}
         answer: dict[str, object] = {
             "file": str(args.source),
             "family": plan.family,
@@ -30,12 +42,12 @@ def run(args: argparse.Namespace) -> Answer:
             "bytes": plan.bytes,
             "peak_private_bytes": plan.peak_private_bytes,
             "vram_bytes": plan.vram_bytes,
-            "layers": [
-                {"name": c.layer.name, "scheme": c.scheme, "why": c.why} for c in plan.choices
-            ],
+            "layers": [_layer(choice, tried) for choice in plan.choices],
             "loras": [report.to_json() for report in prepared.fused.report],
             "warnings": list(plan.warnings),
         }
+        if plan.budget is not None:
+            answer["budget"] = asdict(plan.budget)
         if args.vram is not None:
             from ...engine.pipeline import placement
 
@@ -52,6 +64,14 @@ def run(args: argparse.Namespace) -> Answer:
         prepared.close()
 
 
+def _layer(choice: Choice, tried: Mapping[str, Sequence[Tried]]) -> Answer:
+    """What a layer gets, and within a budget its error in every scheme that it might have."""
+    found: dict[str, Any] = {"name": choice.layer.name, "scheme": choice.scheme, "why": choice.why}
+    if choice.layer.name in tried:
+        found["tried"] = [asdict(one) for one in tried[choice.layer.name]]
+    return found
+
+
 def text(answer: Answer) -> str:
     """The plan as a page: totals, then how many layers get what and why."""
     rows = [
@@ -61,16 +81,25 @@ def text(answer: Answer) -> str:
     ]
     if "vram" in answer:
         rows.append(("card", _card(answer["vram"])))
+    budget = answer.get("budget")
     return "\n".join(
         [
             f"{answer['file']}: {answer['family']}, to {answer['scheme']}",
             *columns(rows),
+            *(budget_lines(budget) if budget else ()),
             "layers",
-            *counted_reasons(answer["layers"]),
+            *(_each(answer["layers"]) if budget else counted_reasons(answer["layers"])),
             *lora_lines(answer["loras"]),
             *warning_lines(answer["warnings"]),
         ]
     )
+
+
+def _each(layers: Sequence[Answer]) -> list[str]:
+    """Each layer whose scheme was chosen by its error, then how many stay for which reason."""
+    chosen = [layer for layer in layers if layer.get("tried")]
+    rest = [layer for layer in layers if not layer.get("tried")]
+    return [*columns([(layer["name"], layer["why"]) for layer in chosen]), *counted_reasons(rest)]
 
 
 def _card(vram: Answer) -> str:

@@ -9,7 +9,7 @@ from ..errors import Refused
 from ..memory import predicted_peak_bytes
 from ..pipeline import Prepared
 from ..recipe import METADATA_KEY
-from ..stream import MAX_WORKERS, worker_count
+from ..workers import MAX_WORKERS, worker_count
 from .entry import Entry, Part, Trouble
 from .opening import prepared_for
 from .ours import is_done, size_at

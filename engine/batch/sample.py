@@ -17,7 +17,7 @@ from ..outputs import Output
 from ..pipeline import Prepared, job_of
 from ..read import read
 from ..rows import RowReader, rows_of
-from ..stream import single_threaded_torch
+from ..workers import single_threaded_torch
 
 LAYERS = 8
 ELEMENTS = 1 << 19  # of a layer: a few hundred rows from its middle

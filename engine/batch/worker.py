@@ -38,7 +38,7 @@ class _Answers:
     def moved(self, done: int, total: int) -> None:
         """Called for every chunk; stops the work that nobody waits for."""
         if self.unwanted.is_set():
-            from ..stream import Cancelled
+            from ..workers import Cancelled
 
             raise Cancelled
         if time.monotonic() - self._last >= MOVED_EVERY_S:
@@ -70,7 +70,7 @@ def main() -> int:
     task = json.loads(_line())
     threading.Thread(target=_watch, args=(answers,), daemon=True).start()
     try:
-        from ..stream import Cancelled
+        from ..workers import Cancelled
         from .task import task_of
         from .work import work
 

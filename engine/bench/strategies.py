@@ -18,9 +18,10 @@ from ..files.open import open_source
 from ..fuse.adapter import Operands
 from ..fuse.lora import Change, Fused, LoraFile, match, open_lora
 from ..layer import Layer
+from ..measure.arithmetic import Linear
 from ..measure.config import FluxConfig, config_of
-from ..measure.quality import Inputs, block_linears, make_inputs, output
-from ..measure.transformer import Linear
+from ..measure.quality import output
+from ..measure.references import Inputs, make_inputs
 from ..model import Model, recognise
 from ..pipeline import Request, convert, prepare
 from ..read import read
@@ -108,7 +109,7 @@ class Strategy:
         self.config: FluxConfig = config_of(self.source.model.shapes)
         self.inputs: Inputs = make_inputs(self.config, task.grid, task.text_tokens)
         self.touched = [key for key in self.source.fused(1.0).changes if key.endswith(".weight")]
-        self.names = block_linears(self.config)
+        self.names = self.config.quantized()
         self.held: Tensors = {}
         self.codes: dict[str, Quantized] = {}
 

@@ -6,7 +6,7 @@ Opening and matching read headers only and know no torch; `Fused.reader` reads o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,6 +99,13 @@ class Fused:
         for change in self.changes.get(layer.key, ()):
             reader = _over(change, reader, layer, device)
         return reader
+
+    def deltas(self, layer: Layer, base: RowReader) -> Iterator[tuple[str, RowReader]]:
+        """(file, rows of `layer` with the changes of that file alone) for each that has some."""
+        changes = self.changes.get(layer.key, ())
+        for path in dict.fromkeys(change.file.path for change in changes):
+            alone = tuple(change for change in changes if change.file.path == path)
+            yield str(path), Fused({layer.key: alone}).reader(layer, base)
 
 
 def open_lora(path: str | Path, strength: float = 1.0, rslora: bool = False) -> LoraFile:

@@ -1,10 +1,11 @@
-"""Sizes of a FLUX-shaped transformer in, names and shapes of its parameters out. Knows no torch."""
+"""Sizes of a transformer in, its parameters' names and shapes out; FLUX's here. Knows no torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..errors import Refused
 
@@ -12,6 +13,57 @@ HEAD_DIM = 128  # FLUX: rotary axes of 16 + 56 + 56 numbers
 LATENT_CHANNELS = 64  # 16 channels x a patch of 2 x 2
 TIME_CHANNELS = 256
 BLOCK_SIZES = (3072, 2048, 1536, 1024, 768, 512, 256)  # hidden sizes tried by of_size, widest first
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Raised:
+    """The inputs of `layers` are multiplied by 1 + row `row` of a tensor seen as (rows, hidden)."""
+
+    layers: tuple[str, ...]
+    row: int
+    rows: int
+
+
+class Config(Protocol):
+    """The sizes of a transformer, and which of its layers play which part."""
+
+    @property
+    def hidden(self) -> int:
+        """Channels of the stream that every block adds to."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Channels of the text that comes in."""
+        ...
+
+    def shapes(self) -> Shapes:
+        """{parameter name: shape}, in the order of a file."""
+        ...
+
+    def quantized(self) -> list[str]:
+        """The attention and MLP layers of every block: what every scheme quantizes."""
+        ...
+
+    def modulation(self) -> list[str]:
+        """The layers whose output shifts, scales and gates the blocks."""
+        ...
+
+    def raised(self) -> dict[str, tuple[Raised, ...]]:
+        """{tensor: which activations its rows multiply}."""
+        ...
+
+
+def misfit(family: str, found: str) -> Refused:
+    """The refusal of parameters that are not those of a reference transformer."""
+    return Refused(
+        f"not-{family.replace('_', '-')}-shaped",
+        found=f"no fitting {found}",
+        expected=f"exactly the parameters of a {family} transformer",
+        fix="use a file made by `fusequant demo` or the plain model of this family",
+    )
 
 
 @dataclass(frozen=True)
@@ -34,7 +86,7 @@ class FluxConfig:
         """Bytes of all parameters in bf16."""
         return 2 * sum(math.prod(shape) for shape in self.shapes().values())
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> Shapes:
         """{parameter name: shape}, in the order of a FLUX file."""
         h = self.hidden
         linears = {"img_in": (h, LATENT_CHANNELS), "txt_in": (h, self.context)}
@@ -83,6 +135,32 @@ class FluxConfig:
             for key, shape in self.shapes().items()
             if len(shape) == 2
         }
+
+    def quantized(self) -> list[str]:
+        """The attention and MLP layers of every block: what every scheme quantizes."""
+        return [
+            name
+            for name in self.linears()
+            if "_blocks." in name and not name.endswith(("_mod.lin", "modulation.lin"))
+        ]
+
+    def modulation(self) -> list[str]:
+        """The layers that make the modulation of each block, and of the last one."""
+        ends = ("_mod.lin", "modulation.lin", "adaLN_modulation.1")
+        return [name for name in self.linears() if name.endswith(ends)]
+
+    def raised(self) -> dict[str, tuple[Raised, ...]]:
+        """What the modulation's bias multiplies the inputs of a block's layers by."""
+        found: dict[str, tuple[Raised, ...]] = {}
+        for i in range(self.double_blocks):
+            for side in ("img", "txt"):
+                at = f"double_blocks.{i}.{side}"
+                rows = (Raised((f"{at}_attn.qkv",), 1, 6), Raised((f"{at}_mlp.0",), 4, 6))
+                found[f"{at}_mod.lin.bias"] = rows
+        for i in range(self.single_blocks):
+            at = f"single_blocks.{i}"
+            found[f"{at}.modulation.lin.bias"] = (Raised((f"{at}.linear1",), 1, 3),)
+        return found
 
 
 TINY = FluxConfig()

@@ -1,8 +1,9 @@
-"""A FLUX config, a spelling, a rank and a seed in, the tensors of a random LoRA file out.
+"""A config, a spelling, a rank and a seed in, the tensors of a random LoRA file out.
 
-Two files as users have them: `peft` is like a distillation LoRA in Diffusers' names (q, k and v
-apart, no alpha, bf16, every delta about 6 % of its weight), `kohya` like a style LoRA in kohya's
-names (fused layers, alpha of half the rank, fp16, about 2 %).
+Files as users have them: `peft` is like a distillation LoRA in Diffusers' names (q, k and v apart,
+no alpha, bf16, every delta about 6 % of its weight), `kohya` like a style LoRA in kohya's names
+(fused layers, alpha of half the rank, fp16, about 2 %). These are for FLUX; `core` is like `peft`
+in ComfyUI's names, for any model.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ..errors import Refused
-from .config import FluxConfig
+from .config import Config, FluxConfig
 from .synthetic import Weights, generator, weight_rms, write_tensors
 
 # Diffusers' names of a block's layers: {layer of ours: (their names, each one run of the outputs)}
@@ -47,11 +48,12 @@ class Spelling:
 
 SPELLINGS = {
     "peft": Spelling(".lora_A.weight", ".lora_B.weight", torch.bfloat16, 0.06, None),
+    "core": Spelling(".lora_A.weight", ".lora_B.weight", torch.bfloat16, 0.06, None),
     "kohya": Spelling(".lora_down.weight", ".lora_up.weight", torch.float16, 0.02, 0.5),
 }
 
 
-def make_lora(config: FluxConfig, spelling: str, rank: int = 16, seed: int = 0) -> Weights:
+def make_lora(config: Config, spelling: str, rank: int = 16, seed: int = 0) -> Weights:
     """{key: tensor} of a LoRA for the attention and MLP layers of every block.
 
     For a weight (N, K): down (rank, K) and up (N, rank), so that |alpha / rank * up @ down| is
@@ -69,11 +71,11 @@ def make_lora(config: FluxConfig, spelling: str, rank: int = 16, seed: int = 0) 
     fading = torch.arange(1, rank + 1).rsqrt()
     factor = 1.0 if how.alpha_of_rank is None else how.alpha_of_rank
     tensors: Weights = {}
-    for target, module, n, k in _modules(config, spelling):
+    for module, n, k in _modules(config, spelling):
         source = generator(seed, f"{spelling}/{module}")
         down = torch.randn(rank, k, generator=source) / k**0.5
         up = torch.randn(n, rank, generator=source) * fading
-        up *= how.size * weight_rms(target, k) * k**0.5 / float(fading.norm()) / factor
+        up *= how.size * weight_rms(k) * k**0.5 / float(fading.norm()) / factor
         tensors[module + how.down] = down.to(how.dtype)
         tensors[module + how.up] = up.to(how.dtype)
         if how.alpha_of_rank is not None:
@@ -82,14 +84,31 @@ def make_lora(config: FluxConfig, spelling: str, rank: int = 16, seed: int = 0) 
 
 
 def write_lora(
-    path: str | Path, config: FluxConfig, spelling: str, rank: int = 16, seed: int = 0
+    path: str | Path, config: Config, spelling: str, rank: int = 16, seed: int = 0
 ) -> None:
     """Write `make_lora` as a safetensors file."""
     write_tensors(path, make_lora(config, spelling, rank, seed))
 
 
-def _modules(config: FluxConfig, spelling: str) -> Iterator[tuple[str, str, int, int]]:
-    """(layer, module as the LoRA spells it, outputs, inputs) of every adapter."""
+def _modules(config: Config, spelling: str) -> Iterator[tuple[str, int, int]]:
+    """(module as the LoRA spells it, outputs, inputs) of every adapter."""
+    shapes = config.shapes()
+    if spelling == "core":
+        for name in config.quantized():
+            n, k = shapes[f"{name}.weight"]
+            yield f"diffusion_model.{name}", n, k
+    elif isinstance(config, FluxConfig):
+        yield from _flux_modules(config, spelling)
+    else:
+        raise Refused(
+            "unknown-spelling",
+            found=f"{spelling} for a model that is no FLUX",
+            expected="core",
+            fix="choose core",
+        )
+
+
+def _flux_modules(config: FluxConfig, spelling: str) -> Iterator[tuple[str, int, int]]:
     for name, (n, k) in config.linears().items():
         block, _, layer = name.partition("_blocks.")
         index, _, layer = layer.partition(".")
@@ -97,7 +116,7 @@ def _modules(config: FluxConfig, spelling: str) -> Iterator[tuple[str, str, int,
         if layer not in table:
             continue
         if spelling == "kohya":
-            yield name, "lora_unet_" + name.replace(".", "_"), n, k
+            yield "lora_unet_" + name.replace(".", "_"), n, k
             continue
         prefix = (
             "transformer.transformer_blocks"
@@ -107,4 +126,4 @@ def _modules(config: FluxConfig, spelling: str) -> Iterator[tuple[str, str, int,
         for part in table[layer]:
             outputs = 4 * config.hidden if part == "proj_mlp" else n
             outputs = config.hidden if part.startswith("attn.") else outputs
-            yield name, f"{prefix}.{index}.{part}", outputs, k
+            yield f"{prefix}.{index}.{part}", outputs, k

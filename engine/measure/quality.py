@@ -9,22 +9,10 @@ import torch
 
 from ..scheme import Scheme
 from ..tensors import dtype_name
-from .config import FluxConfig
+from .arithmetic import Linear
+from .config import Config
 from .errors import LayerError, cosine, layer_error, relative_error
-from .synthetic import generator
-from .transformer import Linear, ReferenceTransformer
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """One call of the transformer, as `ReferenceTransformer.__call__` takes it."""
-
-    img: torch.Tensor
-    txt: torch.Tensor
-    vector: torch.Tensor
-    timestep: torch.Tensor
-    guidance: torch.Tensor
-    grid: tuple[int, int]
+from .references import Inputs, call
 
 
 @dataclass(frozen=True)
@@ -33,30 +21,6 @@ class OutputError:
 
     relative_error: float
     cosine: float
-
-
-def make_inputs(
-    config: FluxConfig, grid: tuple[int, int] = (16, 16), text_tokens: int = 64, seed: int = 0
-) -> Inputs:
-    """Normal numbers in float32 for an image of `grid` tokens and a prompt, midway in sampling."""
-    source = generator(seed, "inputs")
-    return Inputs(
-        img=torch.randn(1, grid[0] * grid[1], 64, generator=source),
-        txt=torch.randn(1, text_tokens, config.context, generator=source),
-        vector=torch.randn(1, config.vector, generator=source),
-        timestep=torch.tensor([0.6]),
-        guidance=torch.tensor([3.5]),
-        grid=grid,
-    )
-
-
-def block_linears(config: FluxConfig) -> list[str]:
-    """The attention and MLP layers of every block: what every scheme quantizes."""
-    return [
-        name
-        for name in config.linears()
-        if "_blocks." in name and not name.endswith(("_mod.lin", "modulation.lin"))
-    ]
 
 
 def bind(
@@ -95,21 +59,14 @@ def quantize_linears(
 
 
 def output(
-    config: FluxConfig,
+    config: Config,
     weights: Mapping[str, torch.Tensor],
     inputs: Inputs,
     linears: Mapping[str, Linear] | None = None,
 ) -> torch.Tensor:
-    """Run the transformer once without gradients; (1, tokens, 64)."""
+    """Run the transformer once without gradients; (batch, tokens, channels)."""
     with torch.inference_mode():
-        return ReferenceTransformer(config, weights, linears)(
-            inputs.img,
-            inputs.txt,
-            inputs.vector,
-            inputs.timestep,
-            inputs.guidance,
-            inputs.grid,
-        )
+        return call(config, weights, inputs, linears)
 
 
 def output_error(reference: torch.Tensor, other: torch.Tensor) -> OutputError:

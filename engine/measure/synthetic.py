@@ -1,4 +1,4 @@
-"""A FLUX config and a seed in, random but lifelike weights out: in memory or streamed to a file.
+"""A config and a seed in, random but lifelike weights out: in memory or streamed to a file.
 
 What is lifelike, so that schemes are told apart as on real models:
 - the scale of an output row is log-normal (sigma 0.4): heavy tails, some rows 3 times the median;
@@ -25,28 +25,27 @@ from pathlib import Path
 import torch
 
 from ..tensors import dtype_name
-from .config import FluxConfig, of_size
+from .config import Config, FluxConfig, of_size
 
 BLOCK_ELEMENTS = 4_194_301  # the largest prime under 2**22: 8 MB of bf16
 SYNC_EVERY_BYTES = 128 << 20
 OUTLIER_EVERY = 512
 ROW_SIGMA = 0.4
-MODULATED = ("img_attn.qkv", "txt_attn.qkv", "img_mlp.0", "txt_mlp.0", "linear1")
-MODULATION = ("img_mod.lin", "txt_mod.lin", "modulation.lin")
+GAIN, MODULATION_GAIN = 0.7, 0.1  # of outputs for inputs around 1: modulation is mostly its bias
 
 Weights = dict[str, torch.Tensor]
 
 
-def make_weights(config: FluxConfig, seed: int = 0) -> Weights:
+def make_weights(config: Config, seed: int = 0) -> Weights:
     """{parameter name: bf16 tensor} of a whole model; the numbers of `write_flux_like`'s file."""
-    block = _block(seed)
+    block, lifelike = _block(seed), _Lifelike(config, seed)
     weights: Weights = {}
     for key, shape in config.shapes().items():
         weights[key] = torch.empty(shape, dtype=torch.bfloat16)
-        first = 0
-        for rows in _tensor_rows(block, key, shape, config.hidden, seed):
-            weights[key][first : first + rows.shape[0]] = rows
-            first += rows.shape[0]
+        flat, first = weights[key].view(-1), 0
+        for rows in lifelike.rows(block, key, shape):
+            flat[first : first + rows.numel()] = rows.reshape(-1)
+            first += rows.numel()
     return weights
 
 
@@ -54,11 +53,19 @@ def write_flux_like(path: str | Path, size: int | FluxConfig, seed: int = 0) -> 
     """Write a bf16 safetensors file of a FLUX shape and return its config; about 30 MB of memory.
 
     `size` is a config, or the bytes that the parameters may take at most (see `config.of_size`).
-    Where the system allows it the file ends up outside the page cache.
     """
     config = size if isinstance(size, FluxConfig) else of_size(size)
+    write_like(path, config, seed)
+    return config
+
+
+def write_like(path: str | Path, config: Config, seed: int = 0) -> None:
+    """Write a bf16 safetensors file of a config's shape; about 30 MB of memory.
+
+    Where the system allows it the file ends up outside the page cache.
+    """
     shapes = config.shapes()
-    block = _block(seed)
+    block, lifelike = _block(seed), _Lifelike(config, seed)
     path = Path(path)
     part = path.with_name(path.name + ".part")
     try:
@@ -66,7 +73,7 @@ def write_flux_like(path: str | Path, size: int | FluxConfig, seed: int = 0) -> 
             file.write(_header({key: ("BF16", shape) for key, shape in shapes.items()}))
             unsynced = 0
             for key, shape in shapes.items():
-                for rows in _tensor_rows(block, key, shape, config.hidden, seed):
+                for rows in lifelike.rows(block, key, shape):
                     _write(file, rows)
                     unsynced += 2 * rows.numel()
                     if unsynced >= SYNC_EVERY_BYTES:
@@ -76,7 +83,6 @@ def write_flux_like(path: str | Path, size: int | FluxConfig, seed: int = 0) -> 
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-    return config
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -94,9 +100,9 @@ def outlier_channels(inputs: int, key: str, seed: int) -> torch.Tensor:
     return torch.randperm(inputs, generator=generator(seed, f"{key}/outliers"))[:count]
 
 
-def weight_rms(name: str, inputs: int) -> float:
-    """Root mean square of the matrix of a layer, its few larger channels aside."""
-    return _gain(name) * math.exp(ROW_SIGMA**2) / math.sqrt(inputs)
+def weight_rms(inputs: int) -> float:
+    """Root mean square of the matrix of an attention or MLP layer, its larger channels aside."""
+    return GAIN * math.exp(ROW_SIGMA**2) / math.sqrt(inputs)
 
 
 def generator(seed: int, key: str) -> torch.Generator:
@@ -116,72 +122,75 @@ def _block(seed: int) -> torch.Tensor:
     return block
 
 
-def _tensor_rows(
-    block: torch.Tensor, key: str, shape: tuple[int, ...], hidden: int, seed: int
-) -> Iterator[torch.Tensor]:
-    """The tensor in runs of rows of at most 4 MB (a vector: whole), bf16, in one buffer."""
-    if len(shape) == 1:
-        yield _vector(block, key, shape[0], hidden, seed)
-        return
-    n, k = shape
-    name = key.removesuffix(".weight")
-    rows = (torch.randn(n, 1, generator=generator(seed, f"{key}/rows")) * ROW_SIGMA).exp()
-    rows = (rows * _gain(name) / math.sqrt(k)).to(torch.bfloat16)
-    columns = _columns(name, k, seed).to(torch.bfloat16)
-    offset = zlib.crc32(f"{seed}/{key}/offset".encode()) % BLOCK_ELEMENTS
-    step = max(1, (1 << 21) // k)
-    buffer = torch.empty(min(step, n), k, dtype=torch.bfloat16)
-    for first in range(0, n, step):
-        last = min(first + step, n)
-        out = buffer[: last - first]
-        at = (offset + first * k) % BLOCK_ELEMENTS
-        torch.mul(block[at : at + out.numel()].view(-1, k), rows[first:last], out=out)
-        yield out.mul_(columns)
+class _Lifelike:
+    """The numbers of every tensor of a model, from the block of normal numbers."""
 
+    def __init__(self, config: Config, seed: int) -> None:
+        self._hidden, self._seed = config.hidden, seed
+        self._matrices, self._modulation = set(config.quantized()), set(config.modulation())
+        self._raised = config.raised()
+        # the layers that read raised activations, by the one whose name they are drawn from
+        self._reads = {
+            name: raised.layers[0]
+            for found in self._raised.values()
+            for raised in found
+            for name in raised.layers
+        }
 
-def _vector(block: torch.Tensor, key: str, size: int, hidden: int, seed: int) -> torch.Tensor:
-    """Norm scales around 1, biases around 0; in a modulation's bias the activations' outliers."""
-    at = zlib.crc32(f"{seed}/{key}/offset".encode()) % BLOCK_ELEMENTS
-    noise = block[at : at + size].float()
-    if key.endswith(".scale"):
-        return (1 + 0.1 * noise).to(torch.bfloat16)
-    vector = 0.02 * noise
-    name = key.removesuffix(".bias")
-    if name.endswith(MODULATION):
-        runs = vector.view(-1, hidden)  # shift, scale, gate, and again for the MLP in double blocks
-        runs[2::3] += 0.3  # gates: every block adds to the stream
-        prefix = name.removesuffix("_mod.lin").removesuffix(".modulation.lin")
-        readers = ("_attn.qkv", "_mlp.0") if name.endswith("_mod.lin") else (".linear1",)
-        for row, reader in zip(runs[1::3], readers, strict=True):
-            channels, factors = _activation_outliers(prefix + reader, hidden, seed)
-            row[channels] = factors - 1
-    return vector.to(torch.bfloat16)
+    def rows(self, block: torch.Tensor, key: str, shape: tuple[int, ...]) -> Iterator[torch.Tensor]:
+        """The tensor in runs of rows of at most 4 MB (a vector: whole), bf16, in one buffer."""
+        if len(shape) == 1 or key.endswith("modulation"):
+            yield self._vector(block, key, math.prod(shape))
+            return
+        n, k = shape[0], math.prod(shape[1:])
+        name, seed = key.removesuffix(".weight"), self._seed
+        gain = MODULATION_GAIN if name in self._modulation else GAIN
+        rows = (torch.randn(n, 1, generator=generator(seed, f"{key}/rows")) * ROW_SIGMA).exp()
+        rows = (rows * gain / math.sqrt(k)).to(torch.bfloat16)
+        columns = self._columns(name, k).to(torch.bfloat16)
+        offset = zlib.crc32(f"{seed}/{key}/offset".encode()) % BLOCK_ELEMENTS
+        step = max(1, (1 << 21) // k)
+        buffer = torch.empty(min(step, n), k, dtype=torch.bfloat16)
+        for first in range(0, n, step):
+            last = min(first + step, n)
+            out = buffer[: last - first]
+            at = (offset + first * k) % BLOCK_ELEMENTS
+            torch.mul(block[at : at + out.numel()].view(-1, k), rows[first:last], out=out)
+            yield out.mul_(columns)
 
+    def _vector(self, block: torch.Tensor, key: str, size: int) -> torch.Tensor:
+        """Norm scales around 1, biases around 0; in a modulation the activations' outliers."""
+        at = zlib.crc32(f"{self._seed}/{key}/offset".encode()) % BLOCK_ELEMENTS
+        noise = block[at : at + size].float()
+        if key.endswith((".scale", ".weight")):
+            return (1 + 0.1 * noise).to(torch.bfloat16)
+        vector = 0.02 * noise
+        if key in self._raised:
+            runs = vector.view(-1, self._hidden)  # shift, scale, gate, and again for the MLP
+            runs[2::3] += 0.3  # gates: every block adds to the stream
+            for raised in self._raised[key]:
+                channels, factors = self._activation_outliers(raised.layers[0])
+                runs[raised.row][channels] = factors - 1
+        return vector.to(torch.bfloat16)
 
-def _columns(name: str, inputs: int, seed: int) -> torch.Tensor:
-    """(inputs,) float32: the factor of each input channel of a matrix."""
-    columns = torch.ones(inputs)
-    if not name.startswith(("double_blocks.", "single_blocks.")) or name.endswith(MODULATION):
+    def _columns(self, name: str, inputs: int) -> torch.Tensor:
+        """(inputs,) float32: the factor of each input channel of a matrix."""
+        columns = torch.ones(inputs)
+        if name not in self._matrices:
+            return columns
+        channels = outlier_channels(inputs, name, self._seed)
+        spread = torch.rand(len(channels), generator=generator(self._seed, f"{name}/factors"))
+        columns[channels] = 3 + 5 * spread
+        if name in self._reads:
+            channels, factors = self._activation_outliers(self._reads[name])
+            columns[channels] = factors.rsqrt()
         return columns
-    channels = outlier_channels(inputs, name, seed)
-    spread = torch.rand(len(channels), generator=generator(seed, f"{name}/factors"))
-    columns[channels] = 3 + 5 * spread
-    if name.endswith(MODULATED):
-        channels, factors = _activation_outliers(name, inputs, seed)
-        columns[channels] = factors.rsqrt()
-    return columns
 
-
-def _activation_outliers(name: str, hidden: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(channels, factors of 10 to 40) of the modulated activations that the layer `name` reads."""
-    channels = outlier_channels(hidden, f"{name}/activations", seed)
-    spread = torch.rand(len(channels), generator=generator(seed, f"{name}/activation-factors"))
-    return channels, 10 + 30 * spread
-
-
-def _gain(name: str) -> float:
-    """How large a layer's output is for inputs around 1: modulation adds little to its bias."""
-    return 0.1 if name.endswith((*MODULATION, "adaLN_modulation.1")) else 0.7
+    def _activation_outliers(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """(channels, factors of 10 to 40) of the modulated activations that `name` reads."""
+        channels = outlier_channels(self._hidden, f"{name}/activations", self._seed)
+        source = generator(self._seed, f"{name}/activation-factors")
+        return channels, 10 + 30 * torch.rand(len(channels), generator=source)
 
 
 def _header(specs: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:

@@ -19,5 +19,6 @@ SCHEME = Scheme(
     worst_error=0.03,
     row_axis={"weight": 0},
     survey=LARGEST,
+    static_inputs=True,
     aliases={"fp8-scaled": None, "diffsynth-fp8": None, "fp8-e4m3": None, "float8-e4m3fn": None},
 )

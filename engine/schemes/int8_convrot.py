@@ -57,6 +57,13 @@ def dequantize(tensors: Tensors, settings: Mapping[str, object]) -> torch.Tensor
     return ops.dequantize_int8_convrot(weight, row_scale(tensors), size)
 
 
+def turned(tensors: Tensors, settings: Mapping[str, object]) -> torch.Tensor:
+    """codes * scale, still rotated -> (rows, k) float32."""
+    from ...kernels import ops
+
+    return ops.dequantize_int8(tensors["weight"], row_scale(tensors))
+
+
 def linear(
     x: torch.Tensor,
     tensors: Tensors,
@@ -86,5 +93,7 @@ SCHEME = Scheme(
     linear=linear,
     worst_error=0.012,
     refuses=refuses,
+    rotated=rotation,
+    turned=turned,
     aliases={"convrot": None, "int8-tensorwise-convrot": None},
 )

@@ -90,5 +90,6 @@ SCHEME = Scheme(
     worst_error=0.16,
     row_step=ROWS,
     refuses=refuses,
+    rotated=rotation,
     aliases={"convrot-w4a4": None, "w4a4": None, "int4-convrot": None},
 )

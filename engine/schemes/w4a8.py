@@ -147,5 +147,6 @@ SCHEME = Scheme(
     optional=frozenset(("codebook",)),
     stored_pieces=stored_pieces,
     refuses=refuses,
+    rotated=rotation,
     aliases={"asym-w4a8-int8": None, "w4a8-int8": None},
 )

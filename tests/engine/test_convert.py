@@ -21,7 +21,7 @@ from fusequant.engine.measure.timing import PrivatePeak
 from fusequant.engine.pipeline import Request, Written, convert, prepare
 from fusequant.engine.rewrite import prepare_dequant, prepare_repair
 from fusequant.engine.rows import all_schemes
-from fusequant.engine.stream import Cancelled
+from fusequant.engine.workers import Cancelled
 
 CONFIG = FluxConfig(hidden=256, double_blocks=1, single_blocks=1)
 QUANTIZED = [name for name in all_schemes() if name != "none"]

@@ -22,7 +22,7 @@ from fusequant.engine.pipeline import Request, Written, convert, prepare
 from fusequant.engine.read import read
 from fusequant.engine.rows import row_count, rows_of
 from fusequant.engine.specs import spec
-from fusequant.engine.stream import Cancelled
+from fusequant.engine.workers import Cancelled
 
 from .lightx2v_models import (
     RULES,

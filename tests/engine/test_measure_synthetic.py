@@ -137,5 +137,5 @@ def test_a_lora_is_the_same_for_a_seed_and_an_unknown_spelling_is_refused() -> N
     first, again, other = (make_lora(SMALL, "peft", 4, seed) for seed in (1, 1, 2))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not any(torch.equal(first[key], other[key]) for key in first)
-    with pytest.raises(Refused, match=r"unknown-spelling.*peft, kohya"):
+    with pytest.raises(Refused, match=r"unknown-spelling.*peft, core, kohya"):
         make_lora(SMALL, "onetrainer")

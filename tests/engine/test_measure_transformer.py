@@ -6,15 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 
-from fusequant.engine.measure import quality
+from fusequant.engine.measure import quality, references
+from fusequant.engine.measure.arithmetic import Linear
 from fusequant.engine.measure.config import FluxConfig
 from fusequant.engine.measure.synthetic import make_weights
-from fusequant.engine.measure.transformer import Linear, ReferenceTransformer
+from fusequant.engine.measure.transformer import ReferenceTransformer
 from fusequant.engine.rows import all_schemes
 
 CONFIG = FluxConfig(256, 1, 1)
 WEIGHTS = make_weights(CONFIG, seed=5)
-INPUTS = quality.make_inputs(CONFIG, grid=(4, 6), text_tokens=8)
+INPUTS = references.make_inputs(CONFIG, grid=(4, 6), text_tokens=8)
 
 
 def rounded(name: str) -> Linear:
@@ -58,7 +59,7 @@ def test_every_linear_can_be_replaced_and_counts(name: str) -> None:
 
 
 def test_the_place_of_a_token_counts() -> None:
-    wide = quality.Inputs(**{**vars(INPUTS), "grid": (6, 4)})
+    wide = references.Inputs(**{**vars(INPUTS), "grid": (6, 4)})
     assert not torch.equal(
         quality.output(CONFIG, WEIGHTS, wide), quality.output(CONFIG, WEIGHTS, INPUTS)
     )
@@ -67,9 +68,7 @@ def test_the_place_of_a_token_counts() -> None:
 def test_outliers_make_one_step_a_row_worse_than_a_rotation() -> None:
     found = {}
     for name in ("int8", "int8_convrot"):
-        linears, errors = quality.quantize_linears(
-            all_schemes()[name], WEIGHTS, quality.block_linears(CONFIG)
-        )
+        linears, errors = quality.quantize_linears(all_schemes()[name], WEIGHTS, CONFIG.quantized())
         assert len(linears) == len(errors) == 10
         out = quality.output(CONFIG, WEIGHTS, INPUTS, linears)
         reference = quality.output(CONFIG, WEIGHTS, INPUTS)
