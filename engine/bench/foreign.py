@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-TIMEOUT_S = 240
+TIMEOUT_S = 900
 SHOWN = 300  # characters of what a tool said last
 LEARNED_STEPS = 20  # of convert_to_quant: its loss was smallest before, measured on these models
 

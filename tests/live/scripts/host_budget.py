@@ -47,7 +47,7 @@ def run(model: str, lora: str, folder: str) -> Iterator[dict[str, Any]]:
         plain, _ = quantize_model(source, Request("int8_convrot", cache="off"))
         yield {"fact": "plain", "error": h.error(h.output(plain), reference),
                "bytes": _bytes(plain)}  # fmt: skip
-        yield from _ways(h, patched, int(whole * 0.55))
+        yield from _ways(h, patched, int(whole * 0.75))
         yield from _refusals(source)
         for how in ("nearest", "learned"):
             made, report = quantize_model(source, Request("int4_g128", cache="off", rounding=how))
@@ -60,9 +60,9 @@ def _ways(h: Any, patched: Any, limit: int) -> Iterator[dict[str, Any]]:
     from fusequant.host.cached import quantize_model
     from fusequant.host.pristine import Request
 
-    request = Request(max_bytes=limit, rounding="learned", cache="off")
+    request = Request("int8", max_bytes=limit, rounding="learned", cache="off")
     memory, told = quantize_model(patched, request)
-    kept = Request(max_bytes=limit, rounding="learned", cache="on")
+    kept = Request("int8", max_bytes=limit, rounding="learned", cache="on")
     first, wrote = quantize_model(patched, kept)
     second, read = quantize_model(patched, kept)
     again = memory.clone(force_deepcopy=True)
