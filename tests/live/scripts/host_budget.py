@@ -72,7 +72,7 @@ def _ways(h: Any, patched: Any, limit: int) -> Iterator[dict[str, Any]]:
         "read": any("from the cache" in note for note in read.notes),
         "told": any("predicted error" in note for note in read.notes),
         "same": [h.same(_coded(bits), _coded(h.state(m))) for m in (first, second, again)],
-        "live": len(memory.patches), "fused": told.fused, "left": told.text(),
+        "live": len(memory.patches), "patches": len(patched.patches), "fused": told.fused, "left": told.text(),
     }  # fmt: skip
 
 
@@ -84,7 +84,12 @@ def _coded(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _bytes(patcher: Any) -> int:
-    return sum(tensor.nbytes for tensor in patcher.model.diffusion_model.state_dict().values())
+    """What the weights take; biases as in the file, which ComfyUI widens where it computes so."""
+    state = patcher.model.diffusion_model.state_dict()
+    return sum(
+        2 * tensor.numel() if name.endswith("bias") else tensor.nbytes
+        for name, tensor in state.items()
+    )
 
 
 def _refusals(source: Any) -> Iterator[dict[str, Any]]:
