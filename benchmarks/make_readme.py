@@ -115,12 +115,12 @@ def rounding_table() -> str:
             f"`{row['what'].split(', ')[0]}`",
             row["what"].split(", ")[1],
             f"{row['output_error']:.4f}",
-            f"{row['seconds']:.1f} s",
+            f"{row['cpu_seconds']:.1f} s",
         )
         for row in result.rows
         if row["who"] == "rounding"
     ]
-    return markdown_table(("model", "scheme", "rounding", "output error", "time"), rows)
+    return markdown_table(("model", "scheme", "rounding", "output error", "CPU time"), rows)
 
 
 def modes_table() -> str:

@@ -69,7 +69,8 @@ def _ways(h: Any, patched: Any, limit: int) -> Iterator[dict[str, Any]]:
         "read": any("from the cache" in note for note in read.notes),
         "told": any("predicted error" in note for note in read.notes),
         "same": [h.same(_coded(bits), _coded(h.state(m))) for m in (first, second, again)],
-        "live": len(memory.patches), "patches": len(patched.patches), "fused": told.fused, "left": told.text(),
+        "live": len(memory.patches), "patches": len(patched.patches), "fused": told.fused,
+        "left": told.text(),
     }  # fmt: skip
 
 
