@@ -20,6 +20,7 @@ import torch
 from ...kernels import registry
 from ..budget.readers import COMFYUI, FUSEQUANT, readable
 from ..budget.spend import Measured
+from ..errors import Refused
 from ..files.open import open_source
 from ..fuse.lora import open_lora
 from ..measure.config import Config, FluxConfig
@@ -51,10 +52,12 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Row:
-    """One file. `who` is `fusequant` for ours within a budget, `plain` for one scheme for all
-    layers, `rounding` for that rounded otherwise, or another tool. Of ours `budget` is what it was
-    given, `best` the best other file in as many bytes and `ratio` our error over its. `cpu_seconds`:
-    of making it, measuring included. `why_not`: there is no file, and why.
+    """One file.
+
+    `who`: `fusequant` for ours within a budget, `plain` for one scheme for all layers, `rounding`
+    for that rounded otherwise, or another tool. Of ours `budget` is what it was given, `best` the
+    best other file in as many bytes and `ratio` our error over its. `cpu_seconds`: of making it,
+    measuring included. `why_not`: there is no file, and why.
     """
 
     model: str
@@ -207,6 +210,14 @@ def bench_quality(
     models: Sequence[str] = (),
 ) -> list[Row]:
     """Everything for every model, or for `models`; `tools` is the `bin` folder of other tools."""
+    unknown = [name for name in models if name not in MODELS]
+    if unknown:
+        raise Refused(
+            "unknown-model",
+            found=", ".join(unknown),
+            expected=f"one of {', '.join(MODELS)}",
+            fix="leave --model out for all of them",
+        )
     rows: list[Row] = []
     for name in models or MODELS:
         tell(f"{name}: writing the model, running it in float32")
