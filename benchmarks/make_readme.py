@@ -16,6 +16,7 @@ from fusequant.engine.measure.results import Result, read_result
 from fusequant.engine.measure.table import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
+ORDERS = ("quantize_then_lora", "fused_quantized")  # the wrong one first
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
 QUALITY = ROOT / "docs" / "quality.md"
 
@@ -130,6 +131,40 @@ def modes_table() -> str:
     return guide.modes(next(error for error in errors if error))
 
 
+def order_tables() -> str:
+    """What the order does to the error of each scheme, and what each order costs."""
+    path, result = newest("order")
+    rows = {(row["scheme"], row["strategy"]): row for row in result.rows}
+    schemes = dict.fromkeys(scheme for scheme, _ in rows if scheme != "none")
+
+    def pair(scheme: str, what: str) -> tuple[str, str]:
+        after, fused = (rows[scheme, name][what] for name in ORDERS)
+        return f"{after:.4f}", f"{fused:.4f}"
+
+    errors = [
+        (f"`{scheme}`", *pair(scheme, "weight_error"), *pair(scheme, "output_error"))
+        for scheme in schemes
+    ]
+    head = ("", "weight: LoRA after", "fused first", "output: LoRA after", "fused first")
+    costs = [
+        (
+            row["strategy"],
+            "" if row["scheme"] == "none" else f"`{row['scheme']}`",
+            f"{row['load_s']:.2f} s",
+            f"{1000 * row['step_s']:.0f} ms",
+            f"{row['first_switch_s']:.2f} s",
+            f"{row['switch_s']:.2f} s",
+            f"{(row['peak_bytes'] or 0) / 1e6:.0f} MB",
+        )
+        for row in result.rows
+        if row["scheme"] in ("none", "int8")
+    ]
+    told = ("order", "", "load", "a step", "new strength", "one used before", "private memory")
+    return "\n\n".join(
+        [markdown_table(head, errors), markdown_table(told, costs), where(path, result)]
+    )
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "devices": devices.table,
     "tiers": guide.tiers,
@@ -137,6 +172,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "decisions": guide.decisions,
     "speed": lambda: guide.speed("benchmarks/results"),
     "files": files_table,
+    "order": order_tables,
 }
 QUALITY_SECTIONS: dict[str, Callable[[], str]] = {
     "budgets": budget_table,

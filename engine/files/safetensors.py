@@ -27,6 +27,15 @@ RANK_LIMIT = 64
 AGAIN = "download or write the file again"
 
 _SPACE = re.compile(r"[ \t\r\n]*")
+# An entry as nearly every writer spells it, up to the mark behind it; any other is read as JSON.
+_PLAIN = re.compile(
+    (
+        r""" "([^"\\\x00-\x1f]*)" : \{ "dtype" : "([A-Z0-9_a-z]+)" , """
+        r""""shape" : \[ ((?:#(?: , #)*)?) \] , "data_offsets" : \[ (#) , (#) \] \} ([,}])"""
+    )
+    .replace(" ", _SPACE.pattern)
+    .replace("#", "(?:0|[1-9][0-9]{0,18})")
+)
 
 
 class _TwiceError(ValueError):
@@ -113,6 +122,13 @@ class _Text:
         if mark == "}":
             self._at += 1
         while mark != "}":
+            if plain := _PLAIN.match(self._text, self._at):
+                self._at = plain.end()
+                key, dtype, shape, begin, end, mark = plain.groups()
+                counts = [int(count) for count in shape.split(",")] if shape else []
+                offsets = [int(begin), int(end)]
+                yield key, {"dtype": dtype, "shape": counts, "data_offsets": offsets}
+                continue
             if self._peek() != '"':
                 raise self._bad("a name in quotes")
             key = self._value()
@@ -226,7 +242,7 @@ def _entry(key: str, info: Any, name: str) -> tuple[TensorSpec, int, int]:
             "offsets-invalid", f"{where} at {_short(offsets)}", "[first byte, end], ascending"
         )
     bits = math.prod(shape) * DTYPES[dtype][0]
-    if math.prod(count for count in shape if count) * DTYPES[dtype][0] >= COUNT_LIMIT:
+    if (bits or math.prod(filter(None, shape)) * DTYPES[dtype][0]) >= COUNT_LIMIT:
         raise _fault(
             "shape-overflow", f"{where} of shape {_short(shape)}", "a size that fits 63 bits"
         )
@@ -255,7 +271,12 @@ def _check_cover(placed: list[tuple[TensorSpec, int, int]], size: int, name: str
 
 
 def _counts(values: Any) -> bool:
-    return isinstance(values, list) and all(type(item) is int and item >= 0 for item in values)
+    if not isinstance(values, list):
+        return False
+    for item in values:  # twice as fast as `all`, and a header asks this 200,000 times
+        if type(item) is not int or item < 0:
+            return False
+    return True
 
 
 def _short(value: Any) -> str:
