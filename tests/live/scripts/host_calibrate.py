@@ -51,7 +51,7 @@ def run(model: str, lora: str, folder: str) -> Iterator[dict[str, Any]]:
     yield from _kept(h, made, folder)
     yield from _errors(fp8)
     yield from _percentile(fp8)
-    yield from _before(h, source, lora, folder)
+    yield from _before(h, source, model, lora, folder)
     changed = [n for n, found in h.host_objects().items() if objects.get(n, found) != found]
     yield {"fact": "untouched", "changed": changed}
 
@@ -185,7 +185,7 @@ def _percentile(fp8: Any) -> Iterator[dict[str, Any]]:
            "double": _scales(double)}  # fmt: skip
 
 
-def _before(h: Any, source: Any, lora: str, folder: str) -> Iterator[dict[str, Any]]:
+def _before(h: Any, source: Any, model: str, lora: str, folder: str) -> Iterator[dict[str, Any]]:
     """Calibrated before it is quantized: in memory, by the cache, with a budget."""
     from fusequant.host.cached import quantize_model
     from fusequant.host.calibrate import calibrate, save_scales
@@ -196,8 +196,8 @@ def _before(h: Any, source: Any, lora: str, folder: str) -> Iterator[dict[str, A
     memory, _ = quantize_model(made, Request("fp8", cache="off"))
     cached, _ = quantize_model(made, Request("fp8", cache="on"))
     other, _ = quantize_model(h.with_lora(source, lora), Request("fp8", cache="on"))
-    whole = sum(t.nbytes for t in h.state(source).values())
-    budget, told = quantize_model(made, Request(cache="off", max_bytes=int(0.55 * whole)))
+    limit = int(0.6 * Path(model).stat().st_size)
+    budget, told = quantize_model(made, Request("int8", cache="off", max_bytes=limit))
     file = save_scales(scales, "calibration")
     yield {
         "fact": "before", "text": report.text(), "unquantized": _scales(made), "scales": scales,
