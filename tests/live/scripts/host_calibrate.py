@@ -42,10 +42,10 @@ def run(model: str, lora: str, folder: str) -> Iterator[dict[str, Any]]:
     fp8, _ = quantize_model(source, Request("fp8", keep=("single_blocks.0.linear2",)))
     bits, state = h.state(fp8), torch.get_rng_state()
     made, report = calibrate(fp8, *_asked(2))
+    kept = bool(torch.equal(state, torch.get_rng_state()))
     yield {
         "fact": "scales", "text": report.text(), "expected": _expected(fp8),
-        "found": _scales(made), "upstream": _scales(fp8), "rng": bool(
-            torch.equal(state, torch.get_rng_state())),
+        "found": _scales(made), "upstream": _scales(fp8), "rng": kept,
         "same_bits": h.same(bits, h.state(fp8)), "hooks": [_hooks(fp8), _hooks(made)],
     }  # fmt: skip
     yield from _kept(h, made, folder)
