@@ -35,6 +35,7 @@ def run(model: str, lora: str, folder: str) -> Iterator[dict[str, Any]]:
     from fusequant.host.pristine import Request
 
     folder_paths.set_user_directory(folder)
+    folder_paths.set_output_directory(folder)
     torch.set_num_threads(1)
     h = _models()
     objects = h.host_objects()
@@ -116,12 +117,10 @@ def _expected(patcher: Any) -> dict[str, float]:
 def _kept(h: Any, made: Any, folder: str) -> Iterator[dict[str, Any]]:
     """Clones, fresh copies, files and what loads them have the scales."""
     import comfy.sd
-    import folder_paths
 
     from fusequant.host.load import load_diffusion_model
     from fusequant.host.save import save_model
 
-    folder_paths.set_output_directory(folder)
     path, report = save_model(made, "diffusion_models/calibrated")
     stock = comfy.sd.load_diffusion_model(str(path))
     ours, _ = load_diffusion_model(path, backend="reference")
