@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types unit live fleet bench clean
+.PHONY: demo test lint types unit live workflows browser fleet install-test bench clean
 
 demo: $(READY)
 	$(BIN)/fusequant demo --out demo
@@ -26,12 +26,24 @@ unit: $(READY)
 
 # The same pack inside a real ComfyUI; says loudly when there is none.
 live: $(READY)
-	$(BIN)/python -m pytest -m live
+	$(BIN)/python -m pytest -m "live and not workflows_all" tests/live tests/browser -n 2 --dist loadfile
+
+# Every shipped workflow: run on the CPU with small stand-in models, opened in ComfyUI's page by a
+# Chromium; what became of each is recorded in tests/workflows/states.json.
+workflows: $(READY)
+	FUSEQUANT_RECORD_STATES=1 $(BIN)/python -m pytest tests/live/test_workflows.py
+
+browser: $(READY)
+	FUSEQUANT_RECORD_STATES=1 $(BIN)/python -m pytest tests/browser
 
 # A batch of twenty on two Ray workers of this machine, one of them killed in the middle.
 fleet: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[fleet]"
 	$(BIN)/python -m pytest -m fleet tests/fleet
+
+# ComfyUI-Manager installs the pack into a clean copy of the ComfyUI at COMFYUI_PATH; needs PyPI.
+install-test: $(READY)
+	PYTHON=$(BIN)/python tests/install/run
 
 bench: $(READY)
 	$(BIN)/fusequant bench files --json

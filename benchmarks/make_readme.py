@@ -1,7 +1,7 @@
-"""README.md and docs/quality.md in, the same with their generated sections made again out.
+"""README.md and pages of docs/ in, the same with their generated sections made again out.
 
-`python make_readme.py`. A section lies between `<!-- NAME -->` and `<!-- /NAME -->`; SECTIONS and
-QUALITY_SECTIONS say what makes each.
+`python make_readme.py`. A section lies between `<!-- NAME -->` and `<!-- /NAME -->`; PAGES says
+which page has which, and what makes each.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from fusequant.authoring import table
 from fusequant.engine import devices
 from fusequant.engine.advise import guide
 from fusequant.engine.measure.results import Result, read_result
@@ -18,6 +19,8 @@ from fusequant.engine.measure.table import markdown_table
 ROOT = Path(__file__).resolve().parent.parent
 ORDERS = ("quantize_then_lora", "fused_quantized")  # the wrong one first
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
+RESULTS_FROM_DOCS = "../benchmarks/results"
+ADVICE, INSTALL = ROOT / "docs" / "advice.md", ROOT / "docs" / "install.md"
 QUALITY = ROOT / "docs" / "quality.md"
 
 
@@ -27,11 +30,11 @@ def newest(benchmark: str) -> tuple[Path, Result]:
     return path, read_result(path)
 
 
-def where(path: Path, result: Result) -> str:
-    """The file, and the machine that it was measured on."""
+def where(path: Path, result: Result, folder: str = "benchmarks/results") -> str:
+    """The file, and the machine that it was measured on; `folder` as seen from the page."""
     facts = result.hardware
     machine = f"{facts['cpu']}, {facts['cores']} cores, torch {facts['torch']}"
-    return f"[{path.name}](benchmarks/results/{path.name}): {machine}."
+    return f"[{path.name}]({folder}/{path.name}): {machine}."
 
 
 def files_table() -> str:
@@ -84,7 +87,7 @@ def budget_table() -> str:
         "",
         f"A ratio of {goal} or less is the goal: reached by {reached} of {len(ratios)} files.",
         "",
-        where(path, result),
+        where(path, result, RESULTS_FROM_DOCS),
     ]
     return "\n".join(lines)
 
@@ -165,23 +168,81 @@ def order_tables() -> str:
     )
 
 
-SECTIONS: dict[str, Callable[[], str]] = {
+def host_table() -> str:
+    """Quantizing a model and changing a LoRA in ComfyUI, each beside the way that it saves."""
+    path, result = newest("host")
+    jobs = {(r["job"], r.get("scheme"), r.get("cache")): r for r in result.rows}
+    rows = []
+    for cache in ("off", "on"):
+        row = jobs["quantize", "int8", cache]
+        memory = f"{row['over_baseline_bytes'] / 1e9:.2f} GB"
+        rows.append((f"Quantize Model, `int8`, cache {cache}", f"{row['seconds']:.1f} s", memory))
+    for scheme in ("int8", "fp8"):
+        for job, node in (("stock_lora", "stock LoRA loader"), ("live_lora", "Live LoRA")):
+            row = jobs[job, scheme, None]
+            said = f"a new strength on `{scheme}` weights, {node}"
+            rows.append((said, f"{row['change_s']:.2f} s", ""))
+    start, stock = jobs["cached_start", "int8", None], jobs["stock_start", "int8", None]
+    rows += [
+        (
+            "Queue to first step, `int8` recipe in the cache",
+            f"{start['warm_start_s']:.2f} s; reading its file once: {start['warm_read_s']:.2f} s",
+            f"{start['over_baseline_bytes'] / 1e9:.2f} GB",
+        ),
+        ("the same behind ComfyUI's own loader", f"{stock['start_s']:.2f} s", ""),
+    ]
+    head = ("", "time", "private memory over the loaded model")
+    return f"{markdown_table(head, rows)}\n\n{where(path, result)}"
+
+
+def install_table() -> str:
+    """What an installation takes, step by step, in each way that was run."""
+    path = max(RESULTS.glob("*-install.json"))
+    result = read_result(path)
+    rows = [
+        (f"`{row['way']}`", row["step"], f"{row['seconds']:.1f} s", row["said"])
+        for row in result.rows
+        if row["seconds"] > 0
+    ]
+    facts = result.hardware
+    told = (
+        f"ComfyUI {facts['comfyui']}, ComfyUI-Manager {facts['comfyui_manager']}. Other work was "
+        f"on the machine: load average {result.settings['load_average']}."
+    )
+    head = ("way", "step", "time", "the end of what it said")
+    return f"{markdown_table(head, rows)}\n\n{where(path, result, RESULTS_FROM_DOCS)} {told}"
+
+
+Sections = Mapping[str, Callable[[], str]]
+
+SECTIONS: Sections = {
+    "workflows": table.readme,
     "devices": devices.table,
+    "files": files_table,
+    "order": order_tables,
+    "host": host_table,
+}
+ADVICE_SECTIONS: Sections = {
     "tiers": guide.tiers,
     "modes": modes_table,
     "decisions": guide.decisions,
-    "speed": lambda: guide.speed("benchmarks/results"),
-    "files": files_table,
-    "order": order_tables,
+    "speed": lambda: guide.speed(RESULTS_FROM_DOCS),
 }
-QUALITY_SECTIONS: dict[str, Callable[[], str]] = {
+INSTALL_SECTIONS: Sections = {"install": install_table}
+QUALITY_SECTIONS: Sections = {
     "budgets": budget_table,
     "others": others_table,
     "rounding": rounding_table,
 }
+PAGES: dict[Path, Sections] = {
+    README: SECTIONS,
+    ADVICE: ADVICE_SECTIONS,
+    INSTALL: INSTALL_SECTIONS,
+    QUALITY: QUALITY_SECTIONS,
+}
 
 
-def filled(text: str, sections: Mapping[str, Callable[[], str]] = SECTIONS) -> str:
+def filled(text: str, sections: Sections = SECTIONS) -> str:
     """The text of a page with every section replaced by what makes it."""
     for name, make in sections.items():
         opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
@@ -195,7 +256,7 @@ def filled(text: str, sections: Mapping[str, Callable[[], str]] = SECTIONS) -> s
 
 def main() -> int:
     """Write the pages again where a section has changed; 0 in any case."""
-    for page, sections in ((README, SECTIONS), (QUALITY, QUALITY_SECTIONS)):
+    for page, sections in PAGES.items():
         old = page.read_text(encoding="utf-8")
         new = filled(old, sections)
         if new != old:

@@ -7,6 +7,8 @@ import logging
 import pkgutil
 from typing import Any
 
+from ._renamed import RENAMED, register
+
 log = logging.getLogger(__name__)
 
 
@@ -37,7 +39,11 @@ def extension() -> object:
     from comfy_api.latest import ComfyExtension  # type: ignore[import-not-found]
 
     class FuseQuantExtension(ComfyExtension):  # type: ignore[misc]
-        """Names the nodes of this pack."""
+        """Names the nodes of this pack, and those that had another name."""
+
+        async def on_load(self) -> None:
+            """Nothing -> ComfyUI knows what stands for the ids of older graphs."""
+            await register(RENAMED)
 
         async def get_node_list(self) -> list[Any]:
             """Nothing -> every node class that loads."""

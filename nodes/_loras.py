@@ -13,7 +13,7 @@ from ._files import stamp
 
 MOST = 10
 RSLORA_TIP = (
-    "On for LoRAs trained rank-stabilised (rsLoRA): alpha is over the square root of the rank. "
+    "On for LoRAs trained rank-stabilized (rsLoRA): alpha is over the square root of the rank. "
     "Their files do not say so; a LoRA that is far too weak without it was trained that way."
 )
 
@@ -32,7 +32,7 @@ def loras_input(least: int = 1) -> Any:
 
 
 def rslora_input() -> Any:
-    """Whether the LoRAs are rank-stabilised."""
+    """Whether the LoRAs are rank-stabilized."""
     return io.Boolean.Input(
         "rank_stabilized", default=False, optional=True, advanced=True, tooltip=RSLORA_TIP
     )

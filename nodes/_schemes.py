@@ -10,10 +10,10 @@ from ..engine.scheme_names import schemes
 
 FIRST = ("auto", "8-bit", "4-bit", "none")
 TIP = (
-    "auto picks what suits this device. 8-bit and 4-bit keep activations as they are. none leaves "
-    "the weights in the source's dtype. The others are exact: FP8 needs sm_89 or later to be fast, "
-    "nvfp4 and mxfp8 sm_100, w4a8 sm_80; int8 and w4a4_convrot run fast from sm_75 on, int8 on "
-    "CPUs too."
+    "auto picks what suits this device. 8-bit and 4-bit keep activations as they are: they save "
+    "memory, not time. none leaves the weights in the source's dtype. The others are exact. Tensor "
+    "cores take FP8 from sm_89 on, nvfp4 and mxfp8 from sm_100, w4a8 from sm_80, int8 and "
+    "w4a4_convrot from sm_75. int8 is slower than bf16 with few tokens, and on most CPUs."
 )
 
 

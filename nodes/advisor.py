@@ -8,6 +8,12 @@ from comfy_api.latest import io, ui
 
 from ..host import advice, paths
 from ._files import stamp
+from ._stages import PLAN
+
+ALIASES = [
+    "which quantization", "gpu advice", "will it fit", "vram calculator", "low vram",
+    "best settings",
+]  # fmt: skip
 
 
 class Advisor(io.ComfyNode):
@@ -19,10 +25,10 @@ class Advisor(io.ComfyNode):
         return io.Schema(
             node_id="FQAdvisor",
             display_name="GPU Advisor",
-            category="FuseQuant",
+            category=PLAN,
             description="Says how to run a model on this machine or another one: scheme, VRAM "
             "mode, text encoder, LoRAs, speed options, each with its reason. Reads headers only.",
-            search_aliases=["which quantization", "gpu advice", "will it fit", "vram calculator"],
+            search_aliases=ALIASES,
             is_output_node=True,
             inputs=[
                 io.Combo.Input(

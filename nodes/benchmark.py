@@ -12,6 +12,7 @@ from ..host import benchmark, paths
 from ..host.end_to_end import Sampling
 from ..host.lora_match import Lora
 from ._schemes import scheme_names
+from ._stages import MEASURE
 
 ORDER, KERNELS = "order", "kernels"
 WHAT_TIP = (
@@ -29,7 +30,7 @@ class BenchmarkNode(io.ComfyNode):
         return io.Schema(
             node_id="FQBenchmark",
             display_name="Benchmark",
-            category="FuseQuant",
+            category=MEASURE,
             description="Measures on this machine what guides disagree about: which order of "
             "fusing, quantizing and offloading is fast, small and exact; which kernels are fast.",
             search_aliases=["benchmark", "speed test", "which scheme is fastest", "order"],

@@ -16,12 +16,17 @@ from ._loras import check_loras, loras_input, paths_of, rslora_input, stamps_of
 from ._quality import bytes_of, max_gb_input, rounding_input
 from ._rotated import rotated_input
 from ._schemes import check, chosen, scheme_input
+from ._stages import SAVE
 
 DTYPES = ("as in the file", "bf16", "fp16", "fp32")
 DEVICES = ("auto", "cpu")
 BY_BLOCK = f"{LIGHTX2V}, a file for each block"
 FORMATS = ("core", LIGHTX2V, BY_BLOCK)
 PREFIX = "diffusion_models/fusequant"
+ALIASES = [
+    "convert checkpoint", "convert to fp8", "fp8 converter", "quantize file", "merge lora to file",
+    "bake lora", "lightx2v converter",
+]  # fmt: skip
 
 
 class Convert(io.ComfyNode):
@@ -33,10 +38,10 @@ class Convert(io.ComfyNode):
         return io.Schema(
             node_id="FQConvert",
             display_name="Fuse + Quantize + Save",
-            category="FuseQuant",
+            category=SAVE,
             description="Reads a model file, adds LoRAs in float32, quantizes each weight once "
             "and writes a file, layer by layer: the model is never in memory as a whole.",
-            search_aliases=["convert checkpoint", "quantize file", "merge lora to file"],
+            search_aliases=ALIASES,
             is_output_node=True,
             inputs=[
                 io.Combo.Input(

@@ -7,6 +7,11 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..host.free import free_memory
+from ._stages import RUN
+
+ALIASES = [
+    "unload models", "clear vram", "free vram", "empty cache", "purge vram",
+]  # fmt: skip
 
 
 class FreeMemory(io.ComfyNode):
@@ -19,10 +24,10 @@ class FreeMemory(io.ComfyNode):
         return io.Schema(
             node_id="FQFreeMemory",
             display_name="Free Memory",
-            category="FuseQuant",
+            category=RUN,
             description="Takes every model off the GPU and empties the caches at this point of "
             "the graph. What goes through is not changed.",
-            search_aliases=["unload models", "clear vram", "empty cache", "purge vram"],
+            search_aliases=ALIASES,
             inputs=[
                 io.MatchType.Input(
                     "any", template=kind, tooltip="Anything. Memory is freed once it is there."

@@ -9,6 +9,12 @@ from comfy_api.latest import io, ui
 from ..host import fuse_lora as host
 from ..host.lora_match import Lora
 from ._loras import loras_input, paths_of, rslora_input, stamps_of
+from ._stages import FUSE
+
+ALIASES = [
+    "lora", "merge lora", "bake lora", "lora bake", "lora stack", "lora loader", "lightning lora",
+    "lora before quantize",
+]  # fmt: skip
 
 
 class FuseLoRA(io.ComfyNode):
@@ -20,10 +26,10 @@ class FuseLoRA(io.ComfyNode):
         return io.Schema(
             node_id="FQFuseLoRA",
             display_name="Fuse LoRA",
-            category="FuseQuant",
+            category=FUSE,
             description="Adds LoRAs to the weights in full precision, before Quantize Model "
             "quantizes them. After Quantize Model it quantizes again from the source.",
-            search_aliases=["lora", "merge lora", "bake lora", "lora stack"],
+            search_aliases=ALIASES,
             inputs=[
                 io.Model.Input("model", tooltip="The model, best straight from its loader."),
                 loras_input(),

@@ -8,6 +8,12 @@ from ..engine.rotated import rotation
 from ..host import doctor
 from ._files import stamp
 from ._rotated import rotated_input
+from ._stages import PLAN
+
+ALIASES = [
+    "inspect checkpoint", "repair checkpoint", "what is this file", "model info", "fix fp8", "gguf",
+    "nf4",
+]  # fmt: skip
 
 
 class Inspect(io.ComfyNode):
@@ -19,10 +25,10 @@ class Inspect(io.ComfyNode):
         return io.Schema(
             node_id="FQInspect",
             display_name="Checkpoint Doctor",
-            category="FuseQuant",
+            category=PLAN,
             description="Tells what a file is, which nodes open it with the right numbers and "
             "what is wrong with it. Can write a mended copy; the file itself is never changed.",
-            search_aliases=["inspect checkpoint", "repair checkpoint", "what is this file"],
+            search_aliases=ALIASES,
             is_output_node=True,
             inputs=[
                 io.Combo.Input(

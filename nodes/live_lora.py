@@ -9,6 +9,12 @@ from comfy_api.latest import io, ui
 from ..host import live_lora as host
 from ..host.lora_match import Lora
 from ._loras import loras_input, paths_of, rslora_input, stamps_of
+from ._stages import RUN
+
+ALIASES = [
+    "lora", "bypass lora", "lora strength", "lora stack", "lora loader", "lora after quantization",
+    "lora fp8", "lora int8",
+]  # fmt: skip
 
 
 class LiveLoRA(io.ComfyNode):
@@ -20,10 +26,10 @@ class LiveLoRA(io.ComfyNode):
         return io.Schema(
             node_id="FQLiveLoRA",
             display_name="Live LoRA",
-            category="FuseQuant",
+            category=RUN,
             description="Runs LoRAs beside the quantized weights. Changing a strength quantizes "
             "nothing and rewrites no weight; each step computes a little more.",
-            search_aliases=["lora", "bypass lora", "lora strength", "lora stack"],
+            search_aliases=ALIASES,
             inputs=[
                 io.Model.Input("model", tooltip="A quantized model: after Quantize Model."),
                 loras_input(),

@@ -10,11 +10,15 @@ from ..host import paths
 from ..host.clip_vision import load_clip_vision
 from ..host.load import AS_STORED
 from ._schemes import check, chosen, scheme_input
+from ._stages import LOAD
 
 SCHEME_TIP = (
     "as stored keeps the codes of a quantized file. Anything else quantizes each layer while it is "
     "loaded. Images are encoded in full precision with every scheme."
 )
+ALIASES = [
+    "clip vision", "clip vision fp8", "siglip", "redux", "open-clip", "wan i2v",
+]  # fmt: skip
 
 
 class LoadClipVision(io.ComfyNode):
@@ -26,10 +30,10 @@ class LoadClipVision(io.ComfyNode):
         return io.Schema(
             node_id="FQLoadClipVision",
             display_name="Quantized CLIP Vision Loader",
-            category="FuseQuant",
+            category=LOAD,
             description="Opens vision encoders of any dialect: ViT-H, SigLIP for FLUX Redux, and "
             "LightX2V's CLIP .pth. ComfyUI's own loader reads unquantized ones only.",
-            search_aliases=["clip vision", "siglip", "redux", "open-clip", "wan i2v"],
+            search_aliases=ALIASES,
             inputs=[
                 io.Combo.Input(
                     "file",

@@ -11,12 +11,18 @@ from ..host import load, paths
 from ..host.backends import backend_names
 from ._rotated import rotated_input
 from ._schemes import check, chosen, scheme_input
+from ._stages import LOAD
 
 AS_STORED = (load.AS_STORED,)
 SCHEME_TIP = (
     "as stored hands the weights on as they are in the file: choose it when a LoRA is fused later. "
     "Anything else quantizes each layer while it is loaded, so the whole model never needs 16 bits."
 )
+ALIASES = [
+    "fp8 loader", "load fp8", "int8 loader", "int4", "nf4", "gguf", "gguf loader", "unet loader",
+    "load diffusion model", "quantized model loader", "scaled fp8", "lightx2v", "torchao", "quanto",
+    "svdquant",
+]  # fmt: skip
 
 
 class LoadDiT(io.ComfyNode):
@@ -28,10 +34,10 @@ class LoadDiT(io.ComfyNode):
         return io.Schema(
             node_id="FQLoadDiT",
             display_name="Load FP8 DiT",
-            category="FuseQuant",
+            category=LOAD,
             description="Opens a diffusion model of any dialect: ComfyUI's own, LightX2V, "
             "Diffusers, scaled FP8 and others. Codes are used as they are stored.",
-            search_aliases=["fp8 loader", "quantized model loader", "lightx2v"],
+            search_aliases=ALIASES,
             inputs=[
                 io.Combo.Input(
                     "file",

@@ -10,6 +10,7 @@ from ..host import paths
 from ..host.load import AS_STORED
 from ..host.text_encoder import DEVICES, LOADERS, THREE, clip_types, load_text_encoder
 from ._schemes import check, chosen, scheme_input
+from ._stages import LOAD
 
 COUNTS = ("1", "2", "3")
 FILE_TIP = "A text encoder, or a folder of one in many files, in models/text_encoders."
@@ -32,6 +33,12 @@ def _option(count: str) -> Any:
     return io.DynamicCombo.Option(count, inputs)
 
 
+ALIASES = [
+    "clip loader fp8", "quantized clip loader", "text encoder loader", "dual clip loader", "fp8 t5",
+    "t5xxl fp8", "int8 t5", "umt5", "qwen2.5-vl",
+]  # fmt: skip
+
+
 class LoadTextEncoder(io.ComfyNode):
     """Quantized T5/CLIP Loader."""
 
@@ -41,10 +48,10 @@ class LoadTextEncoder(io.ComfyNode):
         return io.Schema(
             node_id="FQLoadTextEncoder",
             display_name="Quantized T5/CLIP Loader",
-            category="FuseQuant",
+            category=LOAD,
             description="Opens text encoders of any dialect, LightX2V's .pth too: T5, UMT5, CLIP, "
             "Qwen-VL and others. Uses the codes as they are stored, or quantizes while loading.",
-            search_aliases=["quantized clip loader", "fp8 t5", "int8 t5", "umt5", "qwen2.5-vl"],
+            search_aliases=ALIASES,
             inputs=[
                 io.DynamicCombo.Input(
                     "files",

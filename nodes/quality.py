@@ -10,6 +10,7 @@ from comfy_api.latest import io, ui
 from ..engine.measure.verdict import LEVELS, thresholds
 from ..host import quality
 from ..host.end_to_end import Sampling
+from ._stages import MEASURE
 
 LEVEL_TIP = (
     "What is allowed. strict: a picture that the eye takes for the same. normal: a good 8-bit "
@@ -23,6 +24,9 @@ LIMITS = {
     "min_psnr": ("psnr", "Least PSNR of the two pictures in dB."),
     "min_ssim": ("ssim", "Least structural similarity of the two pictures."),
 }
+ALIASES = [
+    "quality", "compare models", "psnr", "ssim", "lpips", "black image", "error",
+]  # fmt: skip
 
 
 class QualityMeter(io.ComfyNode):
@@ -34,10 +38,10 @@ class QualityMeter(io.ComfyNode):
         return io.Schema(
             node_id="FQQuality",
             display_name="Quality Meter",
-            category="FuseQuant",
+            category=MEASURE,
             description="Measures what quantizing cost: weights layer by layer, what is left of "
             "the LoRAs, and both models sampled from one seed. Says whether that passes.",
-            search_aliases=["quality", "compare models", "psnr", "ssim", "black image", "error"],
+            search_aliases=ALIASES,
             is_output_node=True,
             inputs=[*_models(), *_pictures(), *_sampling(), *_limits()],
             outputs=[
@@ -56,7 +60,7 @@ class QualityMeter(io.ComfyNode):
         cls, reference: Any = None, model: Any = None, level: str | None = None, **more: Any
     ) -> io.NodeOutput:
         """Measure what is connected."""
-        own = {name: more.get(asked) for asked, (name, _) in LIMITS.items()}
+        own = {name: more.get(asked) or None for asked, (name, _) in LIMITS.items()}
         found = quality.measure(
             pair(reference, model), pair(more.get("image_reference"), more.get("image")),
             thresholds(level, **own), sampling_of(more), bool(more.get("every_row")),
@@ -145,8 +149,8 @@ def _limits() -> list[Any]:
     return [
         *(
             io.Float.Input(
-                name, min=0.0, max=1000.0, step=0.001, **more,
-                tooltip=f"{what} Empty: as the level says.",
+                name, default=0.0, min=0.0, max=1000.0, step=0.001, **more,
+                tooltip=f"{what} 0: as the level says.",
             )
             for name, (_, what) in LIMITS.items()
         ),

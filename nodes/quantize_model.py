@@ -13,10 +13,15 @@ from ..host.cached import POLICIES
 from ..host.pristine import Request
 from ._quality import bytes_of, max_gb_input, rounding_input
 from ._schemes import check, chosen, scheme_input
+from ._stages import QUANTIZE
 
 ON_FAILURE = ("full precision", "refuse")
 TAKES = ("MODEL", "CLIP", "COMFY_MATCHTYPE_V3")
 PLAN = "FQ_PLAN"
+ALIASES = [
+    "quantize", "quantization", "fp8", "int8", "int4", "nvfp4", "mxfp8", "4 bit", "8 bit", "w4a8",
+    "convrot", "low vram",
+]  # fmt: skip
 
 
 class QuantizeModel(io.ComfyNode):
@@ -29,10 +34,10 @@ class QuantizeModel(io.ComfyNode):
         return io.Schema(
             node_id="FQQuantizeModel",
             display_name="Quantize Model",
-            category="FuseQuant",
+            category=QUANTIZE,
             description="Fuses the LoRAs that the model carries into the weights in float32, then "
             "quantizes each weight once. What comes in is not changed.",
-            search_aliases=["quantize", "fp8", "int8", "int4"],
+            search_aliases=ALIASES,
             inputs=[
                 io.MatchType.Input(
                     "model", template=kind, tooltip="A MODEL or CLIP, LoRAs before this node."

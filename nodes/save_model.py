@@ -7,6 +7,11 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..host.save import save_model
+from ._stages import SAVE
+
+ALIASES = [
+    "save checkpoint", "model save", "export model", "save fp8", "save int8", "save quantized",
+]  # fmt: skip
 
 
 class SaveModel(io.ComfyNode):
@@ -18,10 +23,10 @@ class SaveModel(io.ComfyNode):
         return io.Schema(
             node_id="FQSaveModel",
             display_name="Save Quantized Model",
-            category="FuseQuant",
+            category=SAVE,
             description="Writes the model as it is quantized into one file in ComfyUI's own "
             "formats. LoRAs on it are fused into the source before it is quantized.",
-            search_aliases=["save checkpoint", "export model", "save fp8", "save int8"],
+            search_aliases=ALIASES,
             is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="The model to save, best after Quantize Model."),

@@ -7,6 +7,17 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..host import speed
+from ._stages import RUN
+
+ALIASES = [
+    "sage attention", "sageattention", "flash attention", "fp8 attention", "torch compile", "tf32",
+    "speed up", "faster",
+]  # fmt: skip
+ATTENTION_TIP = (
+    "Who computes attention: ComfyUI's registered functions. auto leaves it as it is: ComfyUI uses "
+    "torch's flash attention, which is exact, where the device has it. sage rounds to int8: it "
+    "pays in video and is not exact. fp8 is listed only where a backend computes in fp8."
+)
 
 
 class SpeedOptions(io.ComfyNode):
@@ -18,27 +29,27 @@ class SpeedOptions(io.ComfyNode):
         return io.Schema(
             node_id="FQSpeed",
             display_name="Speed Options",
-            category="FuseQuant",
+            category=RUN,
             description="Attention backend, torch.compile and TF32 for this model alone, by "
             "ComfyUI's own mechanisms. Nothing stays set after sampling.",
-            search_aliases=["sage attention", "torch compile", "tf32", "fp8 attention"],
+            search_aliases=ALIASES,
             inputs=[
                 io.Model.Input("model", tooltip="The model. Quantize it before this node."),
                 io.Combo.Input(
                     "attention", options=speed.attention_names(), default=speed.AUTO,
-                    tooltip="Who computes attention: ComfyUI's registered functions. auto leaves "
-                    "it as it is. fp8 is listed only where a backend computes in fp8.",
+                    tooltip=ATTENTION_TIP,
                 ),
                 io.Combo.Input(
                     "compile", options=list(speed.COMPILERS), default=speed.OFF, optional=True,
-                    tooltip="torch.compile of the diffusion model: the first step takes much "
-                    "longer, and every new size or model compiles again.",
+                    tooltip="torch.compile of the diffusion model: joins what quantizing adds "
+                    "around each product. The first step takes long, and every new size or model "
+                    "compiles again; not worth it for one picture.",
                 ),
                 io.Combo.Input(
                     "tf32", options=list(speed.TF32), default=speed.UNCHANGED, optional=True,
                     advanced=True,
                     tooltip="Whether float32 products may be rounded to TF32 while this model is "
-                    "sampled. NVIDIA from sm_80 on.",
+                    "sampled. NVIDIA from sm_80 on. A model in bf16, fp16 or 8 bits gains nothing.",
                 ),
             ],
             outputs=[

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..host import memory
+from ._stages import RUN
 
 MODE_TIP = (
     "auto (also called auto_offload): as ComfyUI decides, the peak is only measured. limit: see "
@@ -16,6 +17,10 @@ LIMIT_TIP = (
     "For mode limit: all the VRAM that ComfyUI's process may use while this model is sampled, "
     "weights, activations and other models together. ComfyUI may evict other models to keep it."
 )
+ALIASES = [
+    "offload", "cpu offload", "low vram", "lowvram", "block swap", "blockswap", "memory limit",
+    "reserve vram", "out of memory", "oom", "auto_offload",
+]  # fmt: skip
 
 
 class Vram(io.ComfyNode):
@@ -27,10 +32,10 @@ class Vram(io.ComfyNode):
         return io.Schema(
             node_id="FQVRAMManager",
             display_name="VRAM Manager",
-            category="FuseQuant",
+            category=RUN,
             description="Sets how much VRAM may be used while this model is sampled, and puts "
             "everything back afterwards. Shows the predicted beside the measured peak.",
-            search_aliases=["offload", "low vram", "block swap", "memory limit", "auto_offload"],
+            search_aliases=ALIASES,
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample."),

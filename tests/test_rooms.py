@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("kernels", "engine", "cli", "host", "nodes")
+ROOMS = ("kernels", "engine", "cli", "host", "nodes", "authoring")
 
 # room: rooms it may know; knowledge never points upward
 MAY_KNOW = {
@@ -17,6 +17,7 @@ MAY_KNOW = {
     "cli": {"cli", "engine", "kernels"},
     "host": {"host", "engine", "kernels"},
     "nodes": {"nodes", "host", "engine"},
+    "authoring": {"authoring", "engine"},  # of the repository alone, not of the pack
 }
 # stages of the engine: they know the nouns and the kernels, never another stage
 STAGES = ("files", "formats", "fuse", "schemes", "codecs", "families", "place", "measure", "specs")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("kernels", "engine", "cli", "host", "nodes")
+ROOMS = ("kernels", "engine", "cli", "host", "nodes", "authoring")
 SOURCES = sorted(p for room in ROOMS for p in (ROOT / room).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py")) + sorted((ROOT / "benchmarks").rglob("*.py"))
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60

@@ -107,8 +107,8 @@ def modes(weight_error: float) -> str:
     told = (
         f"{spec(REFERENCE_MODEL).title} on an {card}: 1024x1024 with one reference picture and "
         "guidance, one LoRA of rank 64. The weight error is the mean of fp8 in the table of "
-        f"conversions below. {ORIGINAL} does not fit this card as a whole; int8 schemes take the "
-        "VRAM of FP8."
+        f"conversions in the README. {ORIGINAL} does not fit this card as a whole; int8 schemes "
+        "take the VRAM of FP8."
     )
     return f"{markdown_table(head, [mode_row(mode, weight_error) for mode in MODES])}\n\n{told}"
 

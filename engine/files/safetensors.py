@@ -273,10 +273,7 @@ def _check_cover(placed: list[tuple[TensorSpec, int, int]], size: int, name: str
 def _counts(values: Any) -> bool:
     if not isinstance(values, list):
         return False
-    for item in values:  # twice as fast as `all`, and a header asks this 200,000 times
-        if type(item) is not int or item < 0:
-            return False
-    return True
+    return {*map(type, values)} <= {int} and min(values, default=0) >= 0
 
 
 def _short(value: Any) -> str:

@@ -26,17 +26,20 @@ from .graphs import Graph
 
 ROOT = Path(__file__).resolve().parents[2]
 TEST_NODES = Path(__file__).resolve().parent / "conditioning_nodes"
-MODEL_FOLDERS = ("diffusion_models", "loras", "vae", "text_encoders", "clip_vision")
+MODEL_FOLDERS = (
+    "diffusion_models", "loras", "vae", "text_encoders", "clip_vision", "style_models",
+)  # fmt: skip
 FLAGS = (
     "--cpu", "--disable-auto-launch", "--disable-api-nodes", "--dont-print-server",
     "--database-url", "sqlite:///:memory:", "--preview-method", "none",
 )  # fmt: skip
 # nothing is looked up on the network; waiting threads leave the cores to others
+SHARE = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1",
-    "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1",
+    "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(SHARE), "PYTHONUNBUFFERED": "1",
 }  # fmt: skip
-START_S, PROMPT_S, STOP_S, POLL_S = 120.0, 180.0, 10.0, 0.05
+START_S, PROMPT_S, STOP_S, POLL_S = 300.0, 180.0, 10.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -105,12 +108,19 @@ def link_pack(folder: Path, target: Path) -> None:
 class ComfyServer:
     """`with ComfyServer(comfy) as server:` starts ComfyUI and kills its process tree at the end.
 
-    Without `base` its folders are made in a temporary directory and removed. `start_s` and
-    `start_log` tell how it came up.
+    Without `base` its folders are made in a temporary directory and removed. `packs` are loaded
+    beside this one. `start_s` and `start_log` tell how it came up; `limit_s` is how long that may
+    take.
     """
 
-    def __init__(self, comfy: Comfy, base: Path | None = None, flags: tuple[str, ...] = ()) -> None:
+    limit_s = START_S
+
+    def __init__(
+        self, comfy: Comfy, base: Path | None = None, flags: tuple[str, ...] = (),
+        packs: tuple[Path, ...] = (TEST_NODES,),
+    ) -> None:  # fmt: skip
         self.comfy = comfy
+        self.packs = packs
         self.flags = flags
         self.owns_base = base is None
         self.base = base or Path(tempfile.mkdtemp(prefix="fusequant-live-"))
@@ -145,7 +155,8 @@ class ComfyServer:
         for name in ("custom_nodes", "input", "output", "temp", "user"):
             (self.base / name).mkdir(parents=True, exist_ok=True)
         link_pack(self.base / "custom_nodes" / "fusequant", ROOT)
-        link_pack(self.base / "custom_nodes" / "fusequant_test_nodes", TEST_NODES)
+        for pack in self.packs:
+            link_pack(self.base / "custom_nodes" / f"fusequant_{pack.name}", pack)
 
     def _start(self) -> None:
         command = [
@@ -163,7 +174,7 @@ class ComfyServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=os.name == "posix",
             )
-        while time.monotonic() - started < START_S:
+        while time.monotonic() - started < self.limit_s:
             if self._process.poll() is not None:
                 raise RuntimeError(f"ComfyUI ended with {self._process.returncode}:\n{self.log()}")
             try:
@@ -174,7 +185,7 @@ class ComfyServer:
                 self.start_s = time.monotonic() - started
                 self.start_log = self.log()
                 return
-        raise TimeoutError(f"ComfyUI did not answer within {START_S:.0f} s:\n{self.log()}")
+        raise TimeoutError(f"ComfyUI did not answer within {self.limit_s:.0f} s:\n{self.log()}")
 
     def stop(self) -> None:
         """End the server and whatever it started; remove the base directory if it is ours."""

@@ -297,7 +297,7 @@ DIFFUSERS_LISTS = {
     "single_blocks": "single_transformer_blocks",
 }
 BLOCK = re.compile(
-    r"^(double_blocks|single_blocks|blocks|transformer_blocks)\.(\d+)\.(.+)\.weight$"
+    r"^(double_blocks|single_blocks|blocks|transformer_blocks|layers)\.(\d+)\.(.+)\.weight$"
 )
 
 

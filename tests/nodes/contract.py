@@ -60,7 +60,7 @@ def _folded(options: list[Any]) -> list[Any]:
     found = options[:1]
     for before, option in itertools.pairwise(options):
         brought = _brought(before)
-        if brought and brought.items() <= _brought(option).items():
+        if brought and _begins(_brought(option), brought):
             added = {
                 group: {name: one for name, one in inputs.items() if (group, name) not in brought}
                 for group, inputs in option["inputs"].items()
@@ -68,6 +68,15 @@ def _folded(options: list[Any]) -> list[Any]:
             option = {**option, "inputs": {"as before": before["key"], **added}}
         found.append(option)
     return found
+
+
+def _begins(now: dict[tuple[str, str], str], before: dict[tuple[str, str], str]) -> bool:
+    """Each group begins with what it was, in the same order: widgets are saved by their place."""
+    return all(
+        [one for one in now.items() if one[0][0] == group][: len(was)] == was
+        for group in {group for group, _ in before}
+        for was in [[one for one in before.items() if one[0][0] == group]]
+    )
 
 
 def _brought(option: Any) -> dict[tuple[str, str], str]:
