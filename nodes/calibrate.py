@@ -20,7 +20,7 @@ class Calibrate(io.ComfyNode):
         return io.Schema(
             node_id="FQCalibrate",
             display_name="Calibrate FP8",
-            category="FuseQuant",
+            category="FuseQuant/3 quantize",
             description="Samples the model for a few steps, measures what goes into each layer and "
             "sets the input_scale of its fp8 layers. Before Quantize Model it measures for it.",
             search_aliases=["input_scale", "activation scale", "fp8 static", "calibration"],
