@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 
 from ..host.calibrate import Sampling, calibrate, save_scales
 from ..host.pristine import recipe_of
+from ._stages import QUANTIZE
 
 
 class Calibrate(io.ComfyNode):
@@ -20,7 +21,7 @@ class Calibrate(io.ComfyNode):
         return io.Schema(
             node_id="FQCalibrate",
             display_name="Calibrate FP8",
-            category="FuseQuant/3 quantize",
+            category=QUANTIZE,
             description="Samples the model for a few steps, measures what goes into each layer and "
             "sets the input_scale of its fp8 layers. Before Quantize Model it measures for it.",
             search_aliases=["input_scale", "activation scale", "fp8 static", "calibration"],
