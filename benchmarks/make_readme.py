@@ -87,7 +87,7 @@ def budget_table() -> str:
         "",
         f"A ratio of {goal} or less is the goal: reached by {reached} of {len(ratios)} files.",
         "",
-        where(path, result),
+        where(path, result, RESULTS_FROM_DOCS),
     ]
     return "\n".join(lines)
 
@@ -119,12 +119,12 @@ def rounding_table() -> str:
             f"`{row['what'].split(', ')[0]}`",
             row["what"].split(", ")[1],
             f"{row['output_error']:.4f}",
-            f"{row['seconds']:.1f} s",
+            f"{row['cpu_seconds']:.1f} s",
         )
         for row in result.rows
         if row["who"] == "rounding"
     ]
-    return markdown_table(("model", "scheme", "rounding", "output error", "time"), rows)
+    return markdown_table(("model", "scheme", "rounding", "output error", "CPU time"), rows)
 
 
 def modes_table() -> str:

@@ -36,7 +36,7 @@ class Seen:
     def add(self, x: torch.Tensor) -> None:
         """Inputs (tokens, k) of one call."""
         for rows in x.split(TOKENS):
-            values = rows.to(torch.float32)
+            values = rows.to(torch.float32, copy=True)  # changed below, the caller's must not be
             self.squares += values.square().sum(0)
             sizes = values.abs_()
             self.amax = torch.maximum(self.amax, sizes.amax())

@@ -14,12 +14,15 @@ from ..text import columns, gigabytes
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """`bench quality [--tools DIR] [--folder DIR]`."""
+    """`bench quality [--tools DIR] [--model NAME]... [--folder DIR]`."""
     parser.add_argument(
         "--tools",
         type=Path,
         metavar="DIR",
         help="the bin folder where convert_to_quant and comfy-quants are installed",
+    )
+    parser.add_argument(
+        "--model", action="append", default=[], metavar="NAME", help="one model only; repeatable"
     )
     parser.add_argument("--folder", type=Path, help="where the files are made (default: temporary)")
 
@@ -35,7 +38,7 @@ def measure(args: argparse.Namespace) -> Rows:
     place = args.folder or Path(tempfile.gettempdir())
     try:
         with tempfile.TemporaryDirectory(dir=place) as folder:
-            rows = bench_quality(Path(folder), args.tools, tell)
+            rows = bench_quality(Path(folder), args.tools, tell, args.model)
     except OSError as fault:
         raise unwritable(place, fault) from fault
     return [row.to_json() for row in rows]

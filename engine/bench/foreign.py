@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-TIMEOUT_S = 240
+TIMEOUT_S = 900
 SHOWN = 300  # characters of what a tool said last
 LEARNED_STEPS = 20  # of convert_to_quant: its loss was smallest before, measured on these models
 
@@ -48,6 +48,7 @@ def _convert_to_quant(*options: str) -> Command:
 # takes Qwen-Image at its full depth alone
 _COMFY_QUANTS = """
 import json, sys
+from safetensors import safe_open
 from comfy_quants.backends.inference_model_export import (
     write_fp8_e4m3_inference_checkpoint_from_safetensors as fp8,
 )
@@ -56,12 +57,14 @@ from comfy_quants.backends.int8_w8a8_model_export import (
 )
 source, target, kind, names = sys.argv[1:]
 name, storage, write = {
-    "fp8": ("fp8_e4m3", "float8_e4m3fn", fp8), "int8": ("int8_w8a8", "int8", int8),
+    "fp8": ("fp8_e4m3", "uint8", fp8), "int8": ("int8_w8a8", "int8", int8),
 }[kind]
-rows = [
-    {"name": n + ".weight", "source_name": n + ".weight", "quant_dtype": name,
-     "storage_dtype": storage} for n in json.loads(names)
-]
+with safe_open(source, "pt") as file:
+    rows = [
+        {"name": n + ".weight", "source_name": n + ".weight", "quant_dtype": name,
+         "storage_dtype": storage, "shape": file.get_slice(n + ".weight").get_shape()}
+        for n in json.loads(names)
+    ]
 write(source_checkpoint=source, output_checkpoint=target, device="cpu",
       tensor_index={"format": {"name": name}, "tensors": rows})
 """

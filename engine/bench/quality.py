@@ -20,6 +20,7 @@ import torch
 from ...kernels import registry
 from ..budget.readers import COMFYUI, FUSEQUANT, readable
 from ..budget.spend import Measured
+from ..errors import Refused
 from ..files.open import open_source
 from ..fuse.lora import open_lora
 from ..measure.config import Config, FluxConfig
@@ -51,10 +52,12 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Row:
-    """One file. `who` is `fusequant` for ours within a budget, `plain` for one scheme for all
-    layers, `rounding` for that rounded otherwise, or another tool. Of ours `budget` is what it was
-    given, `best` the best other file in as many bytes and `ratio` our error over its. `why_not`:
-    there is no file, and why.
+    """One file.
+
+    `who`: `fusequant` for ours within a budget, `plain` for one scheme for all layers, `rounding`
+    for that rounded otherwise, or another tool. Of ours `budget` is what it was given, `best` the
+    best other file in as many bytes and `ratio` our error over its. `cpu_seconds`: of making it,
+    measuring included. `why_not`: there is no file, and why.
     """
 
     model: str
@@ -62,7 +65,7 @@ class Row:
     what: str
     bytes: int | None = None
     output_error: float | None = None
-    seconds: float | None = None
+    cpu_seconds: float | None = None
     budget: int | None = None
     best: str | None = None
     best_error: float | None = None
@@ -90,11 +93,11 @@ class Case:
         loras = [open_lora(self.lora)] if self.lora else []
         return prepare(open_source(self.source), loras, request, measured=measured)
 
-    def row(self, who: str, what: str, made: Path, seconds: float) -> Row:
+    def row(self, who: str, what: str, made: Path, cpu_seconds: float | None = None) -> Row:
         """A file that is there, run."""
         with registry.use_backend("reference"):
             error = output_error(self.exact, run_file(made, self.inputs)).relative_error
-        return Row(self.name, who, what, made.stat().st_size, error, seconds)
+        return Row(self.name, who, what, made.stat().st_size, error, cpu_seconds)
 
 
 def case_of(name: str, folder: Path) -> Case:
@@ -117,27 +120,25 @@ def others(case: Case, folder: Path, tools: Path | None) -> Iterator[Row]:
     """Every file that is not made within a budget."""
     target = folder / "other.safetensors"
     for scheme in readable(FUSEQUANT):
-        started = time.perf_counter()
+        started = time.process_time()
         convert(case.prepared(Request(scheme=scheme)), target)
-        yield case.row("plain", scheme, target, time.perf_counter() - started)
+        yield case.row("plain", scheme, target, time.process_time() - started)
     for scheme in contender.KITCHEN if find_spec("comfy_kitchen") else ():
         if scheme == "fp8_row":  # which stands for fp8 there
             continue
-        started = time.perf_counter()
+        started = time.process_time()
         target.unlink(missing_ok=True)
         contender.kitchen_loop(scheme, case.fused, target)()
-        yield case.row("comfy-kitchen", scheme, target, time.perf_counter() - started)
+        yield case.row("comfy-kitchen", scheme, target, time.process_time() - started)
     plain = case.prepared(Request(scheme="fp8"))
     plain.close()
     choices = [choice for choice in plain.plan.choices if choice.layer.is_matrix]
     quantized = [choice.layer.name for choice in choices if choice.scheme != "none"]
     kept = [choice.layer.name for choice in choices if choice.scheme == "none"]
     for other in foreign.FOREIGN:
-        started = time.perf_counter()
         why_not = foreign.make(other, tools, case.fused, target, quantized, kept)
-        seconds = time.perf_counter() - started
         if why_not is None:
-            yield case.row(other.who, other.what, target, seconds)
+            yield case.row(other.who, other.what, target)
         else:
             yield Row(case.name, other.who, other.what, why_not=why_not)
 
@@ -147,9 +148,9 @@ def rounded(case: Case, folder: Path) -> Iterator[Row]:
     target = folder / "rounded.safetensors"
     for scheme in ROUNDED:
         for how in ROUNDINGS:
-            started = time.perf_counter()
+            started = time.process_time()
             convert(case.prepared(Request(scheme=scheme, rounding=how)), target)
-            yield case.row("rounding", f"{scheme}, {how}", target, time.perf_counter() - started)
+            yield case.row("rounding", f"{scheme}, {how}", target, time.process_time() - started)
 
 
 def budgets(rows: Sequence[Row]) -> dict[str, int]:
@@ -182,7 +183,7 @@ def ours(case: Case, folder: Path, rows: Sequence[Row]) -> Iterator[Row]:
     measured: dict[str, Measured] = {}
     for rounding, candidates, told, names in runs:
         for name in names:
-            started = time.perf_counter()
+            started = time.process_time()
             request = Request(max_bytes=found[name], candidates=candidates, rounding=rounding)
             known = measured.get(rounding)
             prepared = case.prepared(request, known.only(candidates) if known else None)
@@ -190,7 +191,7 @@ def ours(case: Case, folder: Path, rows: Sequence[Row]) -> Iterator[Row]:
                 measured[rounding] = prepared.measured
             target = folder / "ours.safetensors"
             convert(prepared, target)
-            row = case.row("fusequant", f"{name}{told}", target, time.perf_counter() - started)
+            row = case.row("fusequant", f"{name}{told}", target, time.process_time() - started)
             yield compared(replace(row, budget=found[name]), rows)
 
 
@@ -203,11 +204,22 @@ def compared(row: Row, rows: Sequence[Row]) -> Row:
 
 
 def bench_quality(
-    folder: Path, tools: Path | None = None, tell: Tell = lambda line: None
+    folder: Path,
+    tools: Path | None = None,
+    tell: Tell = lambda line: None,
+    models: Sequence[str] = (),
 ) -> list[Row]:
-    """Everything for every model; `tools` is the `bin` folder where other tools are installed."""
+    """Everything for every model, or for `models`; `tools` is the `bin` folder of other tools."""
+    unknown = [name for name in models if name not in MODELS]
+    if unknown:
+        raise Refused(
+            "unknown-model",
+            found=", ".join(unknown),
+            expected=f"one of {', '.join(MODELS)}",
+            fix="leave --model out for all of them",
+        )
     rows: list[Row] = []
-    for name in MODELS:
+    for name in models or MODELS:
         tell(f"{name}: writing the model, running it in float32")
         case = case_of(name, folder)
         found: list[Row] = []

@@ -117,9 +117,24 @@ def probe(
 ) -> Insight:
     """What every linear of the transformer shows; `get` gives core's parameters in float32.
 
-    `used(name)` is called `USES` times for each linear; what it raises ends the probe.
+    `used(name)` is called `USES` times for each linear; what it raises ends the probe. The caller
+    may be in inference mode, which is left here: it keeps nothing for the way back.
     """
-    probe = _Probe(get, used)
+    with torch.inference_mode(False), torch.enable_grad():
+        return _probed(config, _Probe(_tracked(get), used), device, seed)
+
+
+def _tracked(get: Getter) -> Getter:
+    """The same parameters, as what was made in inference mode cannot be kept for the way back."""
+
+    def tracked(key: str) -> torch.Tensor:
+        found = get(key)
+        return found.clone() if found.is_inference() else found
+
+    return tracked
+
+
+def _probed(config: Config, probe: _Probe, device: str, seed: int) -> Insight:
     names = [
         key.removesuffix(".weight")
         for key, shape in config.shapes().items()
@@ -132,10 +147,9 @@ def probe(
         if isinstance(value, torch.Tensor)
     }
     linears = {name: partial(probe.linear, name) for name in names}
-    with torch.enable_grad():
-        out = call(config, get, type(inputs)(**{**vars(inputs), **moved}), linears, _again)
-        direction = torch.randn(out.shape, generator=generator(seed, "probe")).to(device)
-        torch.autograd.backward(out, direction)
+    out = call(config, probe.get, type(inputs)(**{**vars(inputs), **moved}), linears, _again)
+    direction = torch.randn(out.shape, generator=generator(seed, "probe")).to(device)
+    torch.autograd.backward(out, direction)
     scale = float(out.detach().square().sum())
     return Insight({n: _insight(r, scale) for n, r in probe.records.items()}, HOW)
 

@@ -143,7 +143,7 @@ def refuse_too_small(wish: Wish, least: int, whole: int) -> None:
         return
     raise Refused(
         "budget-too-small",
-        found=_gigabytes(wish.max_bytes),
+        found=f"{wish.max_bytes / 1e9:.10g} GB",
         expected=f"at least {_gigabytes(least)}, where each layer has the smallest of "
         f"{', '.join(wish.candidates)} ({_gigabytes(whole)} unquantized)",
         fix="allow more bytes, keep fewer layers, or let smaller schemes in: scheme auto, and "
@@ -158,7 +158,7 @@ def unlimited(max_bytes: int, whole: int) -> Budget:
         "nothing had to be measured",
         None,
         warnings=(
-            f"{_gigabytes(max_bytes)} hold every layer unquantized, which takes "
+            f"{max_bytes / 1e9:.10g} GB hold every layer unquantized, which takes "
             f"{_gigabytes(whole)}: there is nothing to quantize",
         ),
     )

@@ -61,6 +61,7 @@ def test_every_file_of_a_model_is_measured_and_ours_is_within_its_bytes(
 ) -> None:
     monkeypatch.setattr(bench, "MODELS", {"tiny": (FluxConfig(256, 1, 0), "peft")})
     monkeypatch.setattr(bench, "GRID", (4, 4))
+    monkeypatch.setattr(bench, "readable", lambda loads_in: ("int8_convrot", "int4_g128", "w4a8"))
     monkeypatch.setattr(bench, "ROUNDED", ("int8_convrot",))
     told: list[str] = []
     rows = bench.bench_quality(tmp_path, None, told.append)

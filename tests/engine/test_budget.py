@@ -323,6 +323,19 @@ def test_a_sensitivity_is_the_derivative_that_a_small_change_shows() -> None:
     assert float(layer.sensitivity.sum()) == pytest.approx(sum(found) / len(found), rel=0.15)
 
 
+def test_a_caller_in_inference_mode_learns_the_same() -> None:
+    config = FluxConfig(256, 1, 0)
+    weights = {key: weight.float() for key, weight in make_weights(config, seed=3).items()}
+    usual = probe(config, weights.__getitem__).layers
+    with torch.inference_mode():
+        made_here = {key: weight.clone() for key, weight in weights.items()}
+        found = probe(config, made_here.__getitem__).layers
+    for name, layer in usual.items():
+        assert layer.sensitivity is not None
+        assert found[name].sensitivity is not None
+        torch.testing.assert_close(found[name].sensitivity, layer.sensitivity)
+
+
 def test_a_lora_that_is_lost_counts_and_one_that_is_kept_does_not() -> None:
     rows = torch.randn(128, 256, generator=torch.manual_seed(1))
     delta = 0.05 * torch.randn(128, 256, generator=torch.manual_seed(2))

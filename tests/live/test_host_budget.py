@@ -47,8 +47,8 @@ def test_memory_cache_and_a_fresh_copy_hold_the_same_bits(facts: Facts) -> None:
     (line,) = facts["ways"]
     assert line["same"] == [True, True, True]
     assert line["written"] and line["read"] and line["told"]
-    assert line["live"] == 0
     assert line["fused"] > 0
+    assert line["live"] + line["fused"] == line["patches"]  # on layers that stay it stays live
     assert "of the delta is left" in line["left"]
 
 
@@ -57,7 +57,7 @@ def test_too_small_a_budget_is_refused_with_what_would_do(facts: Facts) -> None:
     assert all("at least" in line["expected"] for line in facts["too small"])
 
 
-def test_learned_rounding_lowers_the_error(facts: Facts) -> None:
+def test_learned_rounding_gives_the_codes_of_the_command_line(facts: Facts) -> None:
     nearest, learned = facts["rounding"]
-    assert learned["error"] < 0.97 * nearest["error"]
+    assert learned["alike"] > 0.99 > nearest["alike"]
     assert "rounding learned: by the model itself" in learned["text"]

@@ -35,6 +35,7 @@ def run(model: str, lora: str, folder: str) -> Iterator[dict[str, Any]]:
     from fusequant.host.pristine import Request
 
     folder_paths.set_user_directory(folder)
+    folder_paths.set_output_directory(folder)
     torch.set_num_threads(1)
     h = _models()
     objects = h.host_objects()
@@ -42,16 +43,16 @@ def run(model: str, lora: str, folder: str) -> Iterator[dict[str, Any]]:
     fp8, _ = quantize_model(source, Request("fp8", keep=("single_blocks.0.linear2",)))
     bits, state = h.state(fp8), torch.get_rng_state()
     made, report = calibrate(fp8, *_asked(2))
+    kept = bool(torch.equal(state, torch.get_rng_state()))
     yield {
         "fact": "scales", "text": report.text(), "expected": _expected(fp8),
-        "found": _scales(made), "upstream": _scales(fp8), "rng": bool(
-            torch.equal(state, torch.get_rng_state())),
+        "found": _scales(made), "upstream": _scales(fp8), "rng": kept,
         "same_bits": h.same(bits, h.state(fp8)), "hooks": [_hooks(fp8), _hooks(made)],
     }  # fmt: skip
     yield from _kept(h, made, folder)
     yield from _errors(fp8)
     yield from _percentile(fp8)
-    yield from _before(h, source, lora, folder)
+    yield from _before(h, source, model, lora, folder)
     changed = [n for n, found in h.host_objects().items() if objects.get(n, found) != found]
     yield {"fact": "untouched", "changed": changed}
 
@@ -116,12 +117,10 @@ def _expected(patcher: Any) -> dict[str, float]:
 def _kept(h: Any, made: Any, folder: str) -> Iterator[dict[str, Any]]:
     """Clones, fresh copies, files and what loads them have the scales."""
     import comfy.sd
-    import folder_paths
 
     from fusequant.host.load import load_diffusion_model
     from fusequant.host.save import save_model
 
-    folder_paths.set_output_directory(folder)
     path, report = save_model(made, "diffusion_models/calibrated")
     stock = comfy.sd.load_diffusion_model(str(path))
     ours, _ = load_diffusion_model(path, backend="reference")
@@ -185,7 +184,7 @@ def _percentile(fp8: Any) -> Iterator[dict[str, Any]]:
            "double": _scales(double)}  # fmt: skip
 
 
-def _before(h: Any, source: Any, lora: str, folder: str) -> Iterator[dict[str, Any]]:
+def _before(h: Any, source: Any, model: str, lora: str, folder: str) -> Iterator[dict[str, Any]]:
     """Calibrated before it is quantized: in memory, by the cache, with a budget."""
     from fusequant.host.cached import quantize_model
     from fusequant.host.calibrate import calibrate, save_scales
@@ -196,8 +195,8 @@ def _before(h: Any, source: Any, lora: str, folder: str) -> Iterator[dict[str, A
     memory, _ = quantize_model(made, Request("fp8", cache="off"))
     cached, _ = quantize_model(made, Request("fp8", cache="on"))
     other, _ = quantize_model(h.with_lora(source, lora), Request("fp8", cache="on"))
-    whole = sum(t.nbytes for t in h.state(source).values())
-    budget, told = quantize_model(made, Request(cache="off", max_bytes=int(0.55 * whole)))
+    limit = int(0.6 * Path(model).stat().st_size)
+    budget, told = quantize_model(made, Request("int8", cache="off", max_bytes=limit))
     file = save_scales(scales, "calibration")
     yield {
         "fact": "before", "text": report.text(), "unquantized": _scales(made), "scales": scales,
