@@ -129,11 +129,13 @@ def prepare(
     request: Request | None = None,
     progress: Progress = silent,
     measured: Measured | None = None,
+    headers_only: bool = False,
 ) -> Prepared:
     """Headers in, the whole plan out. Refuses what cannot be done before anything is written.
 
     With a budget the weights are measured too; `progress` is told of that, and may end it.
     `measured`: of another plan for the same files that differs in `max_bytes` alone.
+    `headers_only`: of a budget, only that it can be kept; which layer gets what is a guess.
     """
     request = request or Request()
     _check(request)
@@ -156,7 +158,9 @@ def prepare(
     )  # fmt: skip
     metadata = header(source, recipe.to_json())
     if request.max_bytes is not None:
-        prepared = _within(source, model, request, metadata, fused, progress, measured)
+        prepared = _within(
+            source, model, request, metadata, fused, progress, measured, headers_only
+        )
     elif request.format == CORE:
         choices = choose(model, request.scheme, keep=request.keep, dtype=request.dtype)
         prepared = lay_out(source, model, choices, request, metadata, fused)
@@ -182,6 +186,7 @@ def _within(
     fused: Fused,
     progress: Progress,
     measured: Measured | None,
+    headers_only: bool,
 ) -> Prepared:
     """The plan of the file that moves the output least within the bytes that it may have."""
     wish = Wish(
@@ -193,7 +198,9 @@ def _within(
         outputs = outputs_of(model, tried, fused, request.input_scales)
         return size_of(specs_of(outputs), metadata)
 
-    choices, budget, measured = within(source, model, fused, wish, size, progress, measured)
+    choices, budget, measured = within(
+        source, model, fused, wish, size, progress, measured, headers_only
+    )
     prepared = lay_out(source, model, choices, request, metadata, fused)
     plan = prepared.plan
     plan = replace(

@@ -60,6 +60,11 @@ class Budget:
     peak_bytes: int = 0
     warnings: tuple[str, ...] = ()
 
+    @property
+    def decides(self) -> bool:
+        """Whether there was a choice to make: not where every layer fits unquantized."""
+        return bool(self.uniform)
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from ..budget.readers import READERS, readable
 from ..choose import dtype_of
 from ..errors import Refused
 from ..fuse.strength import with_strength
@@ -79,6 +80,19 @@ def _rounding(value: object) -> str:
     return _text(value)
 
 
+def _bytes(value: object) -> int:
+    """GB of 10^9 bytes, as sizes of files are shown."""
+    if _strength(value) <= 0:
+        raise ValueError
+    return int(_strength(value) * 1e9)
+
+
+def _readable(value: object) -> tuple[str, ...]:
+    if value not in READERS:
+        raise ValueError
+    return readable(_text(value))
+
+
 def _loras(value: object) -> tuple[Mapping[str, Any], ...]:
     """Texts `FILE[:STRENGTH]` or tables -> tables with `file` and what else was said."""
     values = value if isinstance(value, list) else [value]
@@ -122,6 +136,8 @@ KEYS = (
     Key("format", "who the file is for: core or lightx2v", _text, "format"),
     Key("by_block", "true or false", _flag, "by_block"),
     Key("rounding", f"one of {', '.join(ROUNDINGS)}", _rounding, "rounding"),
+    Key("max_gb", "a size above 0 in GB, such as 6.5", _bytes, "max_bytes"),
+    Key("loads_in", f"one of {', '.join(READERS)}", _readable, "candidates"),
 )
 PARTS = ("high", "low")  # a part under its own name; any other under [recipe.parts.NAME]
 

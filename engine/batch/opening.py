@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from ..accelerator import capability
+from ..budget.spend import Measured
 from ..files.open import open_source
 from ..fuse.lora import LoraFile, open_lora
+from ..meter import Progress, silent
 from ..pipeline import Prepared, Request, prepare
 from .entry import Part
 
 
-def prepared_for(part: Part, workers: int | None = None) -> Prepared:
-    """Open the source and the LoRAs and plan; on a refusal everything is closed again."""
+def prepared_for(
+    part: Part,
+    workers: int | None = None,
+    progress: Progress = silent,
+    measured: Measured | None = None,
+    headers_only: bool = False,
+) -> Prepared:
+    """Open the source and the LoRAs and plan, see `prepare`; on a refusal all is closed again."""
     source = open_source(part.source)
     loras: list[LoraFile] = []
     try:
@@ -19,7 +27,7 @@ def prepared_for(part: Part, workers: int | None = None) -> Prepared:
         device = part.options["device"]
         known = capability(device) if part.options["scheme"] == "auto" else None
         request = Request(**part.options, capability=known, workers=workers)
-        return prepare(source, loras, request)
+        return prepare(source, loras, request, progress, measured, headers_only)
     except BaseException:
         for opened in loras:
             opened.close()

@@ -25,9 +25,11 @@ def recipe_in(path: Path) -> str | None:
         source.close()
 
 
-def is_done(out: Path, recipe: str, size_bytes: int) -> bool:
+def is_done(out: Path, recipe: str, size_bytes: int, at_most: bool = False) -> bool:
     """Whether it is there, of this recipe and whole: a header's numbers reach a file's end."""
-    return size_at(out) == size_bytes and recipe_in(out) == recipe
+    there = size_at(out)
+    right = 0 < there <= size_bytes if at_most else there == size_bytes
+    return right and recipe_in(out) == recipe
 
 
 def size_at(path: Path) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import Refused
 from ..memory import predicted_peak_bytes
@@ -22,7 +22,10 @@ Moved = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class PlannedPart:
-    """One file. `peaks[t - 1]` is the private memory of converting with `t` layers at once."""
+    """One file, of so many bytes or, `at_most`, of no more.
+
+    `peaks[t - 1]` is the private memory of converting with `t` layers at once.
+    """
 
     part: Part
     scheme: str
@@ -33,6 +36,12 @@ class PlannedPart:
     done: bool
     loras: tuple[dict[str, object], ...]
     warnings: tuple[str, ...]
+    at_most: bool = False
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file stands in its place now, whole and of this recipe."""
+        return is_done(self.part.out, self.recipe, self.bytes, self.at_most)
 
     @property
     def replaces_bytes(self) -> int:
@@ -103,21 +112,25 @@ def plan(
 
 
 def _part(part: Part) -> PlannedPart:
-    prepared = prepared_for(part)
+    prepared = prepared_for(part, headers_only=True)
     try:
         recipe = prepared.metadata[METADATA_KEY]
         weights = {x.tensors["weight"] for c in prepared.plan.choices for x in c.layer.parts}
-        return PlannedPart(
+        budget = prepared.plan.budget
+        at_most = budget is not None and budget.decides
+        planned = PlannedPart(
             part=part,
             scheme=prepared.request.scheme,
             recipe=recipe,
             source_bytes=sum(prepared.source.tensors[name].size_bytes for name in weights),
-            bytes=prepared.plan.bytes,
+            bytes=budget.max_bytes if budget and at_most else prepared.plan.bytes,
             peaks=_peaks(prepared),
-            done=is_done(part.out, recipe, prepared.plan.bytes),
+            done=False,
             loras=tuple(report.to_json() for report in prepared.fused.report),
             warnings=prepared.plan.warnings,
+            at_most=at_most,
         )
+        return replace(planned, done=planned.is_there)
     finally:
         prepared.close()
 
@@ -126,6 +139,8 @@ def _peaks(prepared: Prepared) -> tuple[int, ...]:
     """What each number of layers at once would need, here or on a machine with more cores."""
     device = prepared.request.device
     most = MAX_WORKERS if device == "cpu" else worker_count(device)
+    measuring = prepared.plan.budget.peak_bytes if prepared.plan.budget else 0
     return tuple(
-        predicted_peak_bytes(prepared.outputs, prepared.fused, count + 1) for count in range(most)
+        max(measuring, predicted_peak_bytes(prepared.outputs, prepared.fused, count + 1))
+        for count in range(most)
     )

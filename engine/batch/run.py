@@ -21,7 +21,6 @@ from .entry import Entry, Trouble
 from .events import Died, Ended, Event, Moved, Runner, Settings
 from .gather import settle
 from .journal import Journal, lines_of, usual_path
-from .ours import is_done
 from .pace import Pace
 from .plan import Planned, plan
 from .ram import cores, usual_cap
@@ -231,9 +230,7 @@ class _Run:
         """A recipe is done when its files stand here, whole, whoever says that he made them."""
         until = time.monotonic() + (_APPEAR_S if self._batch.asked.on != "local" else 0)
         while True:
-            absent = [
-                x.part.out for x in planned.parts if not is_done(x.part.out, x.recipe, x.bytes)
-            ]
+            absent = [x.part.out for x in planned.parts if not x.is_there]
             if not absent:
                 return outcome
             if time.monotonic() > until:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .entry import Trouble
+from .ours import size_at
 from .plan import Planned, PlannedPart
 from .task import DONE, FAILED, REFUSED, Json, Outcome
 
@@ -103,7 +104,7 @@ def _file(planned: PlannedPart) -> Json:
         "scheme": planned.scheme,
         "device": part.options["device"],
         "out": str(part.out),
-        "bytes": planned.bytes,
+        "bytes": size_at(part.out) if planned.done else planned.bytes,
         "replaces": bool(planned.replaces_bytes),
         "warnings": list(planned.warnings),
     }
@@ -120,7 +121,7 @@ def answer(
         "totals": {
             "recipes": len(rows),
             **{state.replace(" ", "_"): states[state] for state in STATES},
-            "bytes": sum(row.plan["bytes"] for row in done),
+            "bytes": sum(file["bytes"] for row in done for file in row.files),
             "bytes_to_write": sum(row.plan["bytes"] for row in rows if row.state == PLANNED),
             "estimated_seconds": round(estimate_s, 1),
             "estimated_from": source,

@@ -16,6 +16,7 @@ from .staging import Staging
 from .task import DONE, Json, Outcome, Task, TaskPart
 
 Moved = Callable[[int, int], None]
+MEASURING = 0.4  # of the time that a file within a budget takes
 
 
 def work(task: Task, moved: Moved = lambda done, total: None) -> Outcome:
@@ -56,17 +57,25 @@ def _make(task: Task, number: int, place: Path, moved: Moved) -> Json:
     wanted, total = task.parts[number], sum(part.bytes for part in task.parts)
     before = sum(part.bytes for part in task.parts[:number])
 
-    def progress(done: int, of: int) -> None:
-        moved(before + (wanted.bytes * done // of if of else 0), total)
+    measuring = MEASURING if "max_bytes" in wanted.part.options else 0.0
+
+    def told(begin: float, end: float) -> Moved:
+        """Work of which the file is done from `begin` to `end`, 0 to 1."""
+
+        def progress(done: int, of: int) -> None:
+            share = begin + (end - begin) * done / of if of else begin
+            moved(before + int(wanted.bytes * share), total)
+
+        return progress
 
     moved(before, total)
-    prepared = prepared_for(wanted.part, task.layers_at_once)
+    prepared = prepared_for(wanted.part, task.layers_at_once, told(0.0, measuring))
     try:
         _check_same(wanted, prepared.metadata[METADATA_KEY])
-        written = convert(prepared, place, progress)
+        written = convert(prepared, place, told(measuring, 1.0))
     finally:
         prepared.close()
-    again = prepared_for(wanted.part, task.layers_at_once)
+    again = prepared_for(wanted.part, task.layers_at_once, measured=prepared.measured)
     try:
         error = sampled_error(again, place)
     finally:

@@ -72,11 +72,13 @@ def within(
     size_of: SizeOf,
     progress: Progress = silent,
     measured: Measured | None = None,
+    headers_only: bool = False,
 ) -> tuple[tuple[Choice, ...], Budget, Measured | None]:
     """(one Choice a layer, what is predicted of them, what was measured for it).
 
     Refuses a budget below the smallest file. Where it holds every layer unquantized there is
-    nothing to measure. `measured`: for the same wish but for `max_bytes`.
+    nothing to measure. `measured`: for the same wish but for `max_bytes`. `headers_only`: nothing
+    is read, and the choices are a guess that fits.
     """
     ways = ways_of(model, fused, wish)
     whole = ways.spread(ways.uniform("none"), [FITS] * len(ways.varied))
@@ -84,7 +86,12 @@ def within(
     refuse_too_small(wish, size_of(ways.spread(smallest(ways.options()))), size)
     if size <= wish.max_bytes:
         return whole, unlimited(wish.max_bytes, size), None
-    measured = measured or measure(source, model, fused, wish, progress)
+    if measured is None:
+        measured = (
+            unmeasured(model, ways)
+            if headers_only or source.kind == "spec"
+            else measure(source, model, fused, wish, progress)
+        )
     choices, budget = spend(measured, wish.max_bytes, size_of)
     return choices, budget, measured
 
@@ -94,10 +101,13 @@ def measure(
 ) -> Measured:
     """Weigh every way; `wish.max_bytes` does not count here."""
     ways = ways_of(model, fused, wish)
-    if source.kind == "spec":
-        return Measured(ways, _predicted(ways), Insight({}, PREDICTED), 0)
     errors, insight = _weighed(source, model, fused, wish, ways, progress)
     return Measured(ways, errors, insight, _peak_bytes(model, ways))
+
+
+def unmeasured(model: Model, ways: Ways) -> Measured:
+    """What stands in for it while only headers are known."""
+    return Measured(ways, _predicted(ways), Insight({}, PREDICTED), _peak_bytes(model, ways))
 
 
 def spend(measured: Measured, max_bytes: int, size_of: SizeOf) -> tuple[tuple[Choice, ...], Budget]:

@@ -21,8 +21,7 @@ from fusequant.engine.pipeline import Request
 
 NOT_OF_A_RECIPE = {
     "capability", "workers",  # the machine decides them
-    # a budget is spent by the numbers of the weights, and a batch is planned from headers alone
-    "max_bytes", "candidates", "inputs", "input_scales",
+    "inputs", "input_scales",  # of a calibration, which ComfyUI makes
 }  # fmt: skip
 
 
@@ -94,6 +93,25 @@ def test_a_recipe_says_what_convert_is_told(folder: Path) -> None:
         "rounding": "search",
     }
     assert part.out == folder / "out/a.safetensors"
+
+
+def test_a_budget_is_said_in_gigabytes(folder: Path) -> None:
+    (entry,) = entries(
+        folder,
+        """
+        [[recipe]]
+        source = "in/a.safetensors"
+        max_gb = 6.5
+        loads_in = "fusequant"
+        out = "out/a.safetensors"
+        """,
+    )
+    options = entry.parts[0].options
+    assert (options["scheme"], options["max_bytes"]) == ("auto", 6_500_000_000)
+    assert "int4_g128" in options["candidates"]
+    for wrong in ("max_gb = 0", 'max_gb = "8"', 'loads_in = "forge"'):
+        text = f'[[recipe]]\nsource = "in/a.safetensors"\nout = "o"\n{wrong}\n'
+        assert kinds(folder, text) == {("recipe 1", "recipe-value")}
 
 
 def test_every_field_of_a_request_has_its_key() -> None:

@@ -95,6 +95,45 @@ def test_the_bytes_are_those_of_convert_whatever_the_threads(
         out.unlink()
 
 
+@pytest.mark.parametrize("scheme", ["auto", "int8"])
+def test_a_budget_is_planned_from_headers_and_kept_as_convert_keeps_it(
+    scheme: str, models: Path, tmp_path: Path
+) -> None:
+    source = open_source(models / "m0.safetensors")
+    room = int(0.7 * sum(spec.size_bytes for spec in source.tensors.values()))
+    wanted = tmp_path / "wanted.safetensors"
+    loras = [open_lora(models / "lora.safetensors", 0.7)]
+    convert(prepare(source, loras, Request(scheme=scheme, max_bytes=room)), wanted)
+    out = tmp_path / "o.safetensors"
+    usual = part(models, out, scheme=scheme)
+    entry = Entry("one", (replace(usual, options=usual.options | {"max_bytes": room}),))
+    (planned,), troubles = plan([entry])
+    assert not troubles
+    assert (planned.bytes, planned.done) == (room, False)
+    told: list[tuple[int, int]] = []
+    for layers_at_once in (1, 3):
+        given = task_from(tmp_path / "r.toml", planned, layers_at_once)
+        outcome = work(task_of(given.to_json()), lambda done, total: told.append((done, total)))
+        assert outcome.state == "done"
+        assert outcome.facts["files"][0]["bytes"] == wanted.stat().st_size <= room
+        assert out.read_bytes() == wanted.read_bytes()
+    shares = [done / total for done, total in told]
+    assert shares[: len(shares) // 2] == sorted(shares[: len(shares) // 2])
+    assert max(shares) <= 1
+    (again,), _ = plan([entry])
+    assert again.done
+    os.truncate(out, out.stat().st_size - 1)
+    (again,), _ = plan([entry])
+    assert not again.done
+
+
+def test_a_budget_that_nothing_fits_is_refused_in_the_plan(models: Path, tmp_path: Path) -> None:
+    usual = part(models, tmp_path / "o.safetensors")
+    entry = Entry("one", (replace(usual, options=usual.options | {"max_bytes": 1000}),))
+    _, (trouble,) = plan([entry])
+    assert trouble.refusal.kind == "budget-too-small"
+
+
 @pytest.mark.slow
 def test_another_process_with_other_thread_pools_writes_the_same_bytes(
     models: Path, tmp_path: Path
