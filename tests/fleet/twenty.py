@@ -32,9 +32,11 @@ loras = ["flux-style.safetensors:0.5", {{ file = "flux-turbo.safetensors", stren
 keep = ["double_blocks.0.img_mlp.*"]
 
 [[recipe]]
+name = "schnell-within-5-mb"
 source = "schnell.safetensors"
-scheme = "fp8_e5m2"
-dtype = "fp16"
+scheme = "auto"
+max_gb = 0.005
+rounding = "search"
 
 [[recipe]]
 name = "big"
