@@ -1,7 +1,8 @@
 """A script of scripts/ -> the JSON lines it makes inside ComfyUI's own interpreter, on the CPU.
 
 A script is a file with `def run(**options)` that returns or yields dictionaries. It finds ComfyUI's
-packages, the repository as `fusequant` and the tiny models as `tiny`; it may print what it likes.
+packages, the repository as `fusequant`, the tiny models as `tiny` and the pack `small_sizes`, which
+does nothing before its `replaced` is imported; it may print what it likes.
 """
 
 from __future__ import annotations

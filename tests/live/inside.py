@@ -38,6 +38,7 @@ def main(script: Path, lines: Path) -> None:
     args.disable_api_nodes = True
     load("fusequant", ROOT / "__init__.py", ROOT)
     load("tiny", LIVE / "tiny.py")
+    load("small_sizes", LIVE / "small_sizes" / "__init__.py", LIVE / "small_sizes")
     made = load("live_script", script).run(**options)
     with lines.open("w", encoding="utf-8") as out:
         for line in [made] if isinstance(made, dict) else made or ():
