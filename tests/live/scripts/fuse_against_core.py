@@ -29,7 +29,7 @@ from fusequant.engine.fuse.lora import match, open_lora
 from fusequant.engine.layer import Layer
 from fusequant.engine.model import families
 
-BOUND, RANK, CHUNK = 1e-6, 4, 7
+BOUND, RANK, CHUNK = 1e-6, 4, 19
 STRENGTHS = (1.0, -0.6)
 Tensors = dict[str, torch.Tensor]
 
