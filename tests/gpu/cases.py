@@ -67,19 +67,19 @@ QWEN = Model("Qwen-Image 20B", "qwen-image-edit-2511", (1, 16, 1, 128, 128), (12
 # 832 x 480, 17 frames
 WAN = Model("Wan 2.1 14B", "wan2.1-t2v-14b", (1, 16, 5, 60, 104), (256, 4096))
 
+# the sizes of tests/live/small_sizes, without which core fixes some
 TINY_SIZES = {3072 * factor: 256 * factor for factor in range(1, 8)}
 TINY_FLUX = Model(
     "tiny FLUX", "flux1-dev", (1, 16, 8, 8), (8, 128), 768,
     {"double_blocks": 2, "single_blocks": 2}, {**TINY_SIZES, 4096: 128},
 )  # fmt: skip
 TINY_WAN = Model(
-    "tiny Wan", "wan2.1-t2v-14b", (1, 16, 2, 8, 8), (8, 4096), 0, {"blocks": 2},
-    {5120: 256, 30720: 1536, 13824: 768},
+    "tiny Wan", "wan2.1-t2v-14b", (1, 16, 2, 8, 8), (8, 128), 0, {"blocks": 2},
+    {5120: 256, 30720: 1536, 13824: 768, 4096: 128},
 )  # fmt: skip
-# core fixes the width
 TINY_QWEN = Model(
-    "Qwen-Image, 1 block", "qwen-image-edit-2511", (1, 16, 1, 8, 8), (8, 3584), 0,
-    {"transformer_blocks": 1},
+    "tiny Qwen-Image", "qwen-image-edit-2511", (1, 16, 1, 8, 8), (8, 128), 0,
+    {"transformer_blocks": 2}, {**TINY_SIZES, 3584: 128},
 )  # fmt: skip
 
 SCHEMES = (
@@ -124,7 +124,7 @@ TINY = (
     ),
     Group("flux", TINY_FLUX, (*under_caps((6.0,)), Case("lora", 6.0)), build_s=5.0),
     Group("wan", TINY_WAN, under_caps((6.0,)), build_s=5.0),
-    Group("qwen", TINY_QWEN, (Case("auto", 6.0),), build_s=15.0),
+    Group("qwen", TINY_QWEN, (Case("auto", 6.0),), build_s=5.0),
 )  # fmt: skip
 
 

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from .cases import Case, Group, groups, title
+from .start import HERE, load
 
 log = logging.getLogger(__name__)
 
 Line = Callable[[dict[str, Any]], None]
+SMALL_SIZES = HERE.parent / "live" / "small_sizes"
 BROKEN_CONTEXT = ("CUDA error", "device-side assert", "illegal memory access")
 TRACE_LINES = 6
 
@@ -53,6 +55,10 @@ def start(job: Job) -> None:
     comfy.options.enable_args_parsing()
     import cuda_malloc  # noqa: F401  chooses torch's allocator
     import main  # noqa: F401
+
+    if job.tiny:
+        load("small_sizes", SMALL_SIZES / "__init__.py", SMALL_SIZES)
+        import small_sizes.replaced  # noqa: F401
 
 
 def main(arguments: list[str]) -> int:

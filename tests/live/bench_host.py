@@ -40,7 +40,8 @@ def rows(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
     found: list[dict[str, Any]] = []
 
     def job(name: str, **options: Any) -> dict[str, Any]:
-        made = run_inside(comfy, "host_jobs", LIMIT_S, job=name, user=folder / "user", **options)
+        asked = {"job": name, "user": folder / "user", **options}
+        made = run_inside(comfy, "host_jobs", LIMIT_S, fresh=True, **asked)
         found.extend({k: v for k, v in row.items() if k != "report"} for row in made)
         return found[-1]
 

@@ -19,7 +19,7 @@ SCHEMES = (
     "fp8", "fp8_e5m2", "fp8_row", "fp8_block128", "int8", "int8_convrot", "int8_weight_only",
     "int4_g128", "mxfp8", "nvfp4", "w4a4_convrot", "w4a8",
 )  # fmt: skip
-CLIP_LAYERS, T5_LAYERS, T5_FOUR_BIT = 18, 168, 72
+CLIP_LAYERS, T5_LAYERS, T5_FOUR_BIT = 18, 21, 9
 # output error over the unquantized encoder, by scheme, of random weights with outliers
 BOUNDS = {"fp8_e5m2": 0.2, "int4_g128": 0.8, "nvfp4": 0.8, "w4a4_convrot": 0.8, "w4a8": 0.4}
 SMALL, FOUR_BIT = 0.15, 0.6
@@ -51,7 +51,7 @@ def test_a_clip_has_the_numbers_that_its_codes_mean(facts: Facts, dialect: str) 
     line = one(facts, "clip", dialect=dialect)
     assert line["weights"] < 1e-6
     assert line["quantized"] == line["layers"] == CLIP_LAYERS
-    assert 0 < line["error"] < FOUR_BIT if "4" in dialect else SMALL
+    assert 0 < line["error"] < (FOUR_BIT if "4" in dialect else SMALL)
     assert line["bytes"] < 0.95
     assert line["copy"]
 
@@ -106,7 +106,7 @@ def test_a_core_native_t5_gives_what_the_stock_loader_gives(facts: Facts) -> Non
     assert "translated for ComfyUI" in line["both"]
 
 
-@pytest.mark.parametrize(("scheme", "smaller"), [("int8", 0.6), ("int4_g128", 0.42)])
+@pytest.mark.parametrize(("scheme", "smaller"), [("int8", 0.53), ("int4_g128", 0.3)])
 def test_t5_and_clip_are_quantized_together(facts: Facts, scheme: str, smaller: float) -> None:
     line = one(facts, "t5 scheme", scheme=scheme)
     matrices = T5_FOUR_BIT if scheme == "int4_g128" else T5_LAYERS  # narrow ones fall under 16 KiB

@@ -186,8 +186,8 @@ def t5(
 ) -> Path:  # fmt: skip
     """T5-XXL, narrow; with the bytes of a sentencepiece model UMT5-XXL, which stores its own.
 
-    Core knows both by 10240 rows in block 23, so depth and feed forward stay. No stock loader
-    takes another width: load it in process with `t5_options`.
+    Core knows both by 10240 rows in block 23; with fewer layers that tensor stands alone, and no
+    module takes it. No stock loader takes another width: load it in process with `t5_options`.
     """
     shapes: Shapes = {"shared.weight": (32128, width), "encoder.final_layer_norm.weight": (width,)}
     for block in range(layers):
@@ -199,6 +199,8 @@ def t5(
         shapes |= {f"{at}{i}.layer_norm.weight": (width,) for i in (0, 1)}
         if spiece or block == 0:
             shapes[f"{at}0.SelfAttention.relative_attention_bias.weight"] = (32, heads)
+    if feed_forward == 10240:
+        shapes["encoder.block.23.layer.1.DenseReluDense.wi_1.weight"] = (feed_forward, width)
     words = (
         {"spiece_model": torch.frombuffer(bytearray(spiece), dtype=torch.uint8)} if spiece else {}
     )
@@ -206,10 +208,10 @@ def t5(
 
 
 def t5_options(
-    width: int = FLUX_CONDITIONING[0], heads: int = 4, umt5: bool = False
+    width: int = FLUX_CONDITIONING[0], heads: int = 4, umt5: bool = False, layers: int = 24
 ) -> dict[str, dict[str, int]]:
     """The `model_options` that make core build the T5 above."""
-    sizes = {"d_model": width, "num_heads": heads, "vocab_size": 32128}
+    sizes = {"d_model": width, "num_heads": heads, "vocab_size": 32128, "num_layers": layers}
     return {"umt5xxl_model_config" if umt5 else "t5xxl_model_config": sizes}
 
 

@@ -1,6 +1,6 @@
 """More of `tiny`: small checkpoints of FLUX.2, Chroma, Z-Image, SD3.5, LTX-Video, HunyuanVideo 1.5.
 
-Core fixes the width of Chroma (3072) and of Z-Image (3840): those have one block of each kind.
+Core fixes the width of Chroma (3072) and of Z-Image (3840): `small_sizes` has it take these.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from .small_sizes.sizes import FEED, TEXT, WIDTH
 from .tiny import Shapes, shapes_of, write
 
 CONTEXT = 128  # text width of the models that take any
@@ -29,14 +30,16 @@ def flux2(path: Path, hidden: int = 256, double: int = 2, single: int = 2, seed:
 
 
 def chroma(path: Path, seed: int = 0) -> Path:
-    """Chroma at its real width: 0.58 billion numbers, half of them in the guidance network."""
-    blocks = {"double_blocks": 1, "single_blocks": 1}
-    return write(path, shapes_of("chroma1-hd", {}, blocks), seed, torch.bfloat16)
+    """Chroma at the width of `small_sizes`, two blocks of each kind."""
+    sizes = _times(3072, WIDTH, 1, 3, 4, 5, 7) | {5120: WIDTH, 4096: TEXT}
+    blocks = {"double_blocks": 2, "single_blocks": 2}
+    return write(path, shapes_of("chroma1-hd", sizes, blocks), seed, torch.bfloat16)
 
 
 def z_image(path: Path, seed: int = 0) -> Path:
-    """Z-Image at its real width: 0.89 billion numbers, the refiners' four blocks and one more."""
-    return write(path, shapes_of("z-image-turbo", {}, {"layers": 1}), seed, torch.bfloat16)
+    """Z-Image at the width of `small_sizes`: the refiners' four blocks and two more."""
+    sizes = _times(3840, WIDTH, 1, 3, 4) | {10240: FEED, 1024: WIDTH, 2560: TEXT}
+    return write(path, shapes_of("z-image-turbo", sizes, {"layers": 2}), seed, torch.bfloat16)
 
 
 def hunyuan_15(path: Path, hidden: int = 256, double: int = 2, seed: int = 0) -> Path:

@@ -100,9 +100,9 @@ def quantized_layers(module: torch.nn.Module) -> list[str]:
             if isinstance(getattr(inner, "weight", None), QuantizedTensor)]  # fmt: skip
 
 
-def held_bytes(module: torch.nn.Module) -> int:
-    """Bytes of everything in the module's state."""
-    return sum(tensor.nbytes for tensor in module.state_dict().values())
+def held_bytes(module: torch.nn.Module, inside: str = "") -> int:
+    """Bytes of everything in the module's state with `inside` in its name."""
+    return sum(tensor.nbytes for name, tensor in module.state_dict().items() if inside in name)
 
 
 def codes(module: torch.nn.Module) -> Tensors:

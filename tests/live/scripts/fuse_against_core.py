@@ -12,6 +12,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -28,7 +29,7 @@ from fusequant.engine.fuse.lora import match, open_lora
 from fusequant.engine.layer import Layer
 from fusequant.engine.model import families
 
-BOUND, RANK, CHUNK = 1e-6, 4, 7
+BOUND, RANK, CHUNK = 1e-6, 4, 19
 STRENGTHS = (1.0, -0.6)
 Tensors = dict[str, torch.Tensor]
 
@@ -71,9 +72,14 @@ class Tiny:
 
 
 def rand(name: str, *shape: int, size: float = 0.3) -> torch.Tensor:
-    """Normal numbers that depend on the name only."""
+    """Normal numbers that depend on the name only; the caller may write into them."""
+    return _drawn(name, shape).mul(size)
+
+
+@cache
+def _drawn(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    return torch.randn(*shape, generator=generator) * size
+    return torch.randn(shape, generator=generator)
 
 
 def models() -> ModuleType:
@@ -214,6 +220,7 @@ def kinds(name: str, place: Place) -> dict[str, Tensors]:
     ones = (1,) * len(tail)
     hada = {f"hada_w{i}_{x}": (n, RANK) if x == "a" else (RANK, k) for i in "12" for x in "ab"}
     found = {
+        "low rank": updown,
         "alpha 0": updown | {f"{name}.alpha": torch.tensor(0.0)},
         "dora by row": updown | make(dora_scale=(n, 1, *ones)),
         "loha": make(**hada) | alpha,
@@ -294,8 +301,8 @@ def whole_modules(model: Tiny) -> Tensors:
     return found
 
 
-def cases(family: str, model: Tiny) -> dict[str, Tensors]:
-    """Every file to compare for one model."""
+def spellings(family: str, model: Tiny) -> dict[str, Tensors]:
+    """A file for each way to name modules and their two factors."""
     found: dict[str, Tensors] = {}
     for prefix in PREFIXES:
         for number, names in enumerate(rounds(model, prefix)):
@@ -307,20 +314,28 @@ def cases(family: str, model: Tiny) -> dict[str, Tensors]:
         found[f"{family}: factors {spelled}"] = {}
         for name, place in native(model).items():
             found[f"{family}: factors {spelled}"] |= low_rank(name, place, ends, None)
-    for name, place in native(model).items():
-        for kind, tensors in kinds(name, place).items():
-            found.setdefault(f"{family}: {kind}", {}).update(tensors)
-    found[f"{family}: whole modules"] = whole_modules(model)
     if family == "wan":
         found["wan: names lora_unet__"] = wan_fun(model)
     return {case: tensors for case, tensors in found.items() if tensors}
 
 
+def adapters(family: str, model: Tiny) -> dict[str, Tensors]:
+    """A file for each kind of adapter."""
+    found: dict[str, Tensors] = {}
+    for name, place in native(model).items():
+        for kind, tensors in kinds(name, place).items():
+            found.setdefault(f"{family}: {kind}", {}).update(tensors)
+    return found | {f"{family}: whole modules": whole_modules(model)}
+
+
 def run(name: str) -> Iterator[dict[str, object]]:
-    """A tiny model -> one line for each file and strength."""
+    """A tiny model -> a line for each file; adapters at each strength, their spellings at one."""
+    torch.set_num_threads(1)  # all tensors are small
     entry = models().MODELS[name]
     model = tiny(entry)
-    for case, tensors in cases(name, model).items():
+    for case, tensors in spellings(name, model).items():
+        yield compare(case, model, tensors, STRENGTHS[-1])
+    for case, tensors in adapters(name, model).items():
         for strength in STRENGTHS:
             yield compare(case, model, tensors, strength)
     if name == "flux":  # core knows these files by their last blocks

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 
-def run(wan: str, clip: str, t5: str) -> Iterator[dict[str, Any]]:
-    """The files of a Wan, a CLIP-L and a T5 -> output error and layers for each scheme."""
+def run(wan: str, clip: str, t5: str, layers: int, width: int) -> Iterator[dict[str, Any]]:
+    """The files of a Wan, a CLIP-L and a T5 -> output error and layers for each scheme.
+
+    Both encoders have so many layers; the CLIP-L is `width` wide.
+    """
+    import small_sizes.tokenizers  # noqa: F401
+    import tiny
+
     torch.set_num_threads(1)
     with torch.inference_mode():
         yield from _wan(wan)
-        yield from _text("clip", clip, {})
-        import tiny
-
-        yield from _text("t5", t5, tiny.t5_options())
+        yield from _text("clip", clip, tiny.clip_l_options(width, layers))
+        yield from _text("t5", t5, tiny.t5_options(layers=layers))
 
 
 def _schemes() -> list[str]:
@@ -58,7 +63,7 @@ def _text(name: str, path: str, options: dict[str, Any]) -> Iterator[dict[str, A
     from fusequant.host.pristine import Request
 
     kind = comfy.sd.CLIPType.SD3
-    source = comfy.sd.load_clip([path], clip_type=kind, model_options=options)
+    source = comfy.sd.load_clip([path], clip_type=kind, model_options=copy.deepcopy(options))
 
     def output(clip: Any) -> torch.Tensor:
         return clip.encode_from_tokens(clip.tokenize("a cat on a mat"))

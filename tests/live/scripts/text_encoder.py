@@ -12,7 +12,8 @@ import tiny
 import torch
 
 Facts = Iterator[dict[str, Any]]
-CLIP = {"width": 256, "layers": 3}
+LAYERS = 3
+CLIP = {"width": 256, "layers": LAYERS}
 T5_SCHEMES, CLIP_KIND = ("int8", "int4_g128"), "stable_diffusion"
 
 
@@ -27,6 +28,8 @@ def _files() -> Any:
 
 def run(folder: str, only: str = "") -> Facts:
     """A folder for the files -> facts."""
+    import small_sizes.tokenizers  # noqa: F401
+
     torch.set_num_threads(1)
     h, where = _files(), Path(folder)
     parts = (_clip, _clip_schemes, _t5, _wan, _qwen, _qwen3, _kinds, _three, _refused)
@@ -119,18 +122,25 @@ def _clip_schemes(h: Any, folder: Path) -> Facts:
            "error": h.error(_output(again), wanted)}  # fmt: skip
 
 
+def _t5_file(folder: Path) -> Path:
+    """T5-XXL, written when first asked for."""
+    path = folder / "t5.safetensors"
+    return path if path.exists() else tiny.t5(path, layers=LAYERS)
+
+
 def _t5(h: Any, folder: Path) -> Facts:
     """T5-XXL beside CLIP-L as FLUX has them; a core-native file as the stock loader reads it."""
     from safetensors.torch import load_file
 
     clip_l = tiny.clip_l(folder / "clip_l.safetensors", **CLIP)
-    t5 = tiny.t5(folder / "t5.safetensors")
+    t5 = _t5_file(folder)
 
     def options() -> dict[str, Any]:
-        return {**tiny.clip_l_options(**CLIP), **tiny.t5_options()}
+        return {**tiny.clip_l_options(**CLIP), **tiny.t5_options(layers=LAYERS)}
 
     reference = _stock([clip_l, t5], "flux", options())
-    wanted, plain_bytes = _output(reference), h.held_bytes(reference.cond_stage_model)
+    wanted = _output(reference)
+    plain_bytes = h.held_bytes(reference.cond_stage_model, "encoder.block")
     native, _ = h.rewritten(str(t5), folder, "core fp8", "block")
     quantized, _ = h.rewritten(str(clip_l), folder, "core int8", "encoder.layers")
     stock = _output(_stock([clip_l, native], "flux", options()))
@@ -148,7 +158,7 @@ def _t5(h: Any, folder: Path) -> Facts:
             "fact": "t5 scheme", "scheme": scheme, "error": h.error(_output(clip), wanted),
             "weights": h.weight_error(clip.cond_stage_model, load_file(t5), "encoder.block"),
             "layers": report.quantized, "text": report.text(),
-            "bytes": h.held_bytes(clip.cond_stage_model) / plain_bytes,
+            "bytes": h.held_bytes(clip.cond_stage_model, "encoder.block") / plain_bytes,
         }  # fmt: skip
 
 
@@ -159,14 +169,14 @@ def _wan(h: Any, folder: Path) -> Facts:
 
     places = Path(comfy.text_encoders.wan.__file__).parent / "t5_pile_tokenizer"
     words = (places / "tokenizer.model").read_bytes()
-    hugging = tiny.t5(folder / "umt5.safetensors", spiece=words)
-    options = tiny.t5_options(umt5=True)
+    hugging = tiny.t5(folder / "umt5.safetensors", layers=LAYERS, spiece=words)
+    options = tiny.t5_options(umt5=True, layers=LAYERS)
     wanted = _output(_stock([hugging], "wan", options))
     tensors = {_wan_name(k): v for k, v in load_file(hugging).items() if k != "spiece_model"}
     inside = [
         k.removesuffix(".weight") for k, v in tensors.items() if ".attn." in k or ".ffn." in k
     ]
-    rows, means = h.spelled("lightx2v int8", tensors, inside)
+    rows, means = h.spelled("lightx2v int8", tensors, inside)  # with the one of no module
     release = folder / "release"
     release.mkdir()
     torch.save(rows, release / "models_t5_umt5-xxl-enc-int8.pth")
@@ -183,7 +193,7 @@ def _wan(h: Any, folder: Path) -> Facts:
             "fact": "wan", "file": name, "scheme": scheme, "missing": missing,
             "text": report.text(),
             "error": None if scheme == "none" else h.error(_output(clip), wanted),
-            "layers": len(means), "quantized": len(h.quantized_layers(clip.cond_stage_model)),
+            "layers": len(means) - 1, "quantized": len(h.quantized_layers(clip.cond_stage_model)),
         }  # fmt: skip
 
 
@@ -273,8 +283,8 @@ def _kinds(h: Any, folder: Path) -> Facts:
 def _three(h: Any, folder: Path) -> Facts:
     """Three files are SD3's; CLIP-G is too large for a test, so the second one takes its name."""
     clip_l = tiny.clip_l(folder / "clip_l.safetensors", **CLIP)
-    t5 = tiny.t5(folder / "t5.safetensors")
-    options = {**tiny.clip_l_options(**CLIP), **tiny.t5_options()}
+    t5 = _t5_file(folder)
+    options = {**tiny.clip_l_options(**CLIP), **tiny.t5_options(layers=LAYERS)}
     clip, report = _load([clip_l, t5], "sd3", "int8", options=options)
     model = clip.cond_stage_model
     missing = h.kind_of(lambda: _load([clip_l, t5, clip_l], "sd3", "int8", options=options))
@@ -285,7 +295,7 @@ def _three(h: Any, folder: Path) -> Facts:
 def _refused(h: Any, folder: Path) -> Facts:
     clip_l = tiny.clip_l(folder / "clip_l.safetensors", **CLIP)
     flux = tiny.flux(folder / "flux.safetensors", double=1, single=1)
-    t5 = tiny.t5(folder / "t5.safetensors")
+    t5 = _t5_file(folder)
     options = tiny.clip_l_options(**CLIP)
     cases = {
         "no such kind": lambda: _load([clip_l], "sdxl", options=options),

@@ -20,7 +20,10 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
         "axes_lens": [1536, 512, 512], "rope_theta": 256.0, "ffn_dim_multiplier": 8.0 / 3.0,
         "z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 32,
     },
-    "chroma": {"hidden_size": WIDTH, "context_in_dim": TEXT, "num_heads": WIDTH // HEAD},
+    "chroma": {
+        "hidden_size": WIDTH, "context_in_dim": TEXT, "num_heads": WIDTH // HEAD,
+        "out_dim": WIDTH, "hidden_dim": WIDTH,  # of the guidance network
+    },
 }  # fmt: skip
 
 _T5 = {"d_model": TEXT, "d_ff": 256, "num_heads": 2, "num_layers": 1}
