@@ -21,7 +21,7 @@ from ..engine.errors import Refused
 from ..engine.measure.timing import PrivatePeak
 from ..engine.planned import PLACING, filled, setup_of
 from ..engine.setup import AUTO, KEEP, LIMIT, LOW, Setup
-from . import order, vram
+from . import order, step_memory, vram
 from .notice import tell_node
 from .report import GIB, Report, size
 
@@ -227,12 +227,17 @@ class SamplingMemory:
         act = vram.why_not(model) is None
         if act and self._wanted.mode == KEEP:
             kwargs |= self._keep(model, activations, run)
+        on_cpu = (
+            step_memory.predicted(model, noise_shape, conds, cfg != 1.0, activations)
+            if model.load_device.type == "cpu"
+            else {}
+        )
         with vram.reserve(self._reserve(model, more) if act else None):
             result = executor(model, noise_shape, conds, *args, **kwargs)
         if undo is not None:
             if act and model.is_dynamic():
                 self._cap(model, activations, undo)
-            run.parts |= _predicted(model, activations)
+            run.parts |= on_cpu or _predicted(model, activations)
         return result
 
     def _reserve(self, model: Any, more: int) -> int | None:
@@ -295,8 +300,6 @@ def _others(model: Any) -> int:
 
 def _predicted(model: Any, activations: int) -> dict[str, int]:
     """What this process should hold at most, by what it is for, once the model is loaded."""
-    if model.load_device.type == "cpu":
-        return {"activations": activations}
     weights = model.model_size() if model.is_dynamic() else vram.resident_bytes(model)
     return {"weights": weights, "other models": _others(model), "activations": activations}
 
