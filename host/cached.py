@@ -125,6 +125,7 @@ def _make(
                 )
             log.info("%s: %s", report.title, will)
             tell(will)
+            report.memory_bytes = entry.peak_bytes(draft)
             entry.write(draft, target, host_progress())
         report.notes.append(f"{will}: written to {target.name}")
         return cache.read(target)

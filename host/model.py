@@ -21,7 +21,7 @@ from comfy_kitchen.tensor import QuantizedTensor
 
 from ..engine.errors import Refused
 from ..engine.plan import Choice
-from . import devices, order, streaming
+from . import devices, making, order, streaming
 from .allocator import give_back
 from .backends import KITCHEN, forced_backend
 from .choosing import Chosen, chosen_for, exact_scheme
@@ -155,6 +155,7 @@ def swap_layers(
     text = not hasattr(model, "diffusion_model")
     ops = quantized_operations(compute_dtype, own.load_device, request.backend, full_precision=text)
     device = quantizing_device(own.load_device)
+    report.memory_bytes = making.predicted(wanted, patches)
     _make_room(wanted, device)
     progress, consumed = host_progress(), set()
     report.baseline = _baseline(module for module, _ in wanted.values())
@@ -186,6 +187,7 @@ def _streamed(patcher: Any, recipe: Recipe, report: Report) -> tuple[Any, set[st
     device = quantizing_device(patcher.load_device)
     made = None
     if wanted:
+        report.memory_bytes = making.predicted(wanted, recipe.patches)
         _make_room(wanted, device)
         schemes = {name: choice.scheme for name, (_, choice) in wanted.items()}
         made = streaming.quantize_while_loading(patcher, recipe, schemes, device, report)

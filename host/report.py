@@ -26,6 +26,7 @@ class Report:
     bytes_after: int = 0
     baseline: str = "BF16"
     seconds: float = 0.0
+    memory_bytes: int = 0  # of RAM, predicted, while it was made
 
     def keep(self, name: str, why: str) -> None:
         """Record a layer that stays as it is."""
@@ -53,6 +54,8 @@ class Report:
         lines += [f"kept {len(names)}: {why} ({shown(names)})" for why, names in self.kept.items()]
         if self.bytes_before:
             lines.append(self._saved())
+        if self.memory_bytes:
+            lines.append(f"RAM while it was made: about {size(self.memory_bytes)}")
         if self.seconds:
             lines.append(f"took {self.seconds:.1f} s")
         return "\n".join(lines + [f"WARNING: {warning}" for warning in self.warnings])

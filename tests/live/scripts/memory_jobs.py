@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 CONDITIONING = {"flux": (128, 768), "flux-like": (4096, 768), "wan": (4096, 0), "qwen": (3584, 0)}
@@ -21,23 +22,16 @@ def sample(
 ) -> dict[str, Any]:  # fmt: skip
     """One step as KSampler makes it, under the VRAM Manager, which predicts and measures."""
     import comfy.sample
-    import comfy.sd
-    import comfy.utils
     import torch
 
     from fusequant.host import memory
-    from fusequant.host.load import load_diffusion_model
     from fusequant.host.model import quantize_model
     from fusequant.host.pristine import Request
 
-    load = comfy.sd.load_diffusion_model if loader == "stock" else load_diffusion_model
-    found = load(model)
-    patcher = found[0] if isinstance(found, tuple) else found
+    patcher = LOADERS[loader](model)
     if scheme != "none":
         patcher = quantize_model(patcher, Request(scheme, cache="off"))[0]
-    if lora:
-        tensors = comfy.utils.load_torch_file(lora, safe_load=True)
-        patcher = comfy.sd.load_lora_for_models(patcher, None, tensors, 1.0, 0.0)[0]
+    patcher = _with_lora(patcher, lora)
     managed, _ = memory.manage(patcher, memory.asked("auto", None, None))
     width, pooled = CONDITIONING[family]
     told = {"guidance": 4.0} | ({"pooled_output": torch.randn(1, pooled)} if pooled else {})
@@ -47,18 +41,70 @@ def sample(
         managed, noise, 1, cfg, "euler", "simple", condition, condition, torch.zeros_like(noise),
         disable_pbar=True,
     )  # fmt: skip
-    return _row(memory.measured(managed).runs[-1])
+    last = memory.measured(managed).runs[-1]
+    return {"parts": last.parts} | _row(
+        last.predicted_bytes, last.peak_bytes, last.parts["held before"]
+    )
 
 
-def _row(run: Any) -> dict[str, Any]:
-    held = run.parts["held before"]
+def load(model: str, loader: str = "ours") -> dict[str, Any]:
+    """A loader alone: ours keeps weights in the map of their file."""
+    return _over_held(lambda: LOADERS[loader](model), lambda made: 0)
+
+
+def quantize(model: str, scheme: str, cache: str, user: str, lora: str = "") -> dict[str, Any]:
+    """Quantize Model, in memory or into an empty cache; what its report says is the prediction."""
+    import folder_paths
+
+    from fusequant.host.cached import quantize_model
+    from fusequant.host.pristine import Request
+
+    folder_paths.set_user_directory(user)
+    patcher = _with_lora(_ours(model), lora)
+    asked = Request(scheme, cache=cache)
+    return _over_held(lambda: quantize_model(patcher, asked), lambda made: made[1].memory_bytes)
+
+
+def _over_held(work: Callable[[], Any], told: Callable[[Any], int]) -> dict[str, Any]:
+    from fusequant.engine.measure.timing import PrivatePeak
+
+    with PrivatePeak() as peak:
+        made = work()
+    held = peak.baseline_bytes
+    return _row(held + told(made), peak.peak_bytes, held)
+
+
+def _row(predicted: int, peak: int, held: int) -> dict[str, Any]:
     return {
-        "parts": run.parts,
-        "predicted_bytes": run.predicted_bytes,
-        "peak_bytes": run.peak_bytes,
-        "error": run.predicted_bytes / run.peak_bytes - 1,
-        "over_held_error": (run.predicted_bytes - held) / (run.peak_bytes - held) - 1,
+        "held_bytes": held,
+        "predicted_bytes": predicted,
+        "peak_bytes": peak,
+        "error": predicted / peak - 1,
+        "error_over_held": (predicted - held) / (peak - held) - 1,
     }
 
 
-JOBS = {"sample": sample}
+def _ours(model: str) -> Any:
+    from fusequant.host.load import load_diffusion_model
+
+    return load_diffusion_model(model)[0]
+
+
+def _stock(model: str) -> Any:
+    import comfy.sd
+
+    return comfy.sd.load_diffusion_model(model)
+
+
+def _with_lora(patcher: Any, lora: str) -> Any:
+    import comfy.sd
+    import comfy.utils
+
+    if not lora:
+        return patcher
+    tensors = comfy.utils.load_torch_file(lora, safe_load=True)
+    return comfy.sd.load_lora_for_models(patcher, None, tensors, 1.0, 0.0)[0]
+
+
+LOADERS = {"ours": _ours, "stock": _stock}
+JOBS = {"sample": sample, "load": load, "quantize": quantize}
