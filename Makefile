@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types unit live bench clean
+.PHONY: demo test lint types unit live fleet bench clean
 
 demo: $(READY)
 	$(BIN)/fusequant demo --out demo
@@ -27,6 +27,11 @@ unit: $(READY)
 # The same pack inside a real ComfyUI; says loudly when there is none.
 live: $(READY)
 	$(BIN)/python -m pytest -m live
+
+# A batch of twenty on two Ray workers of this machine, one of them killed in the middle.
+fleet: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[fleet]"
+	$(BIN)/python -m pytest -m fleet tests/fleet
 
 bench: $(READY)
 	$(BIN)/fusequant bench files --json

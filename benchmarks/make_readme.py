@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fusequant.engine import devices
+from fusequant.engine.advise import guide
 from fusequant.engine.measure.results import Result, read_result
 from fusequant.engine.measure.table import markdown_table
 
@@ -55,7 +56,21 @@ def files_table() -> str:
     return f"{markdown_table(head, rows)}\n\n{where(path, result)}"
 
 
-SECTIONS: dict[str, Callable[[], str]] = {"devices": devices.table, "files": files_table}
+def modes_table() -> str:
+    """The five modes, with the weight error of fp8 from the newest conversion."""
+    _, result = newest("files")
+    errors = [row["weight_error"] for row in result.rows if row["scheme"] == "fp8"]
+    return guide.modes(next(error for error in errors if error))
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "devices": devices.table,
+    "tiers": guide.tiers,
+    "modes": modes_table,
+    "decisions": guide.decisions,
+    "speed": lambda: guide.speed("benchmarks/results"),
+    "files": files_table,
+}
 
 
 def filled(text: str) -> str:

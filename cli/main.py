@@ -91,6 +91,8 @@ def _refuse(refusal: Refused, as_json: bool) -> int:
 def _answer(verb: Verb, args: argparse.Namespace) -> int:
     answer = verb.run(args)
     _say(json.dumps(answer) if args.json else verb.text(answer))
+    if verb.faulty(answer):
+        return FAULT
     return REFUSED if verb.failed(answer) else DONE
 
 

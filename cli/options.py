@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..engine.accelerator import capability, device_here
 from ..engine.errors import Refused
+from ..engine.fuse.strength import with_strength
 from ..engine.tensors import SPELLINGS
 
 if TYPE_CHECKING:
@@ -17,15 +18,11 @@ if TYPE_CHECKING:
     from ..engine.pipeline import Prepared
     from ..engine.source import Source
 
-_STRENGTH = re.compile(r"(?P<path>.+):(?P<strength>[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)")
-
 
 def lora_argument(text: str) -> tuple[Path, float]:
-    """`FILE[:STRENGTH]`: split at the last colon only if a number follows it."""
-    found = _STRENGTH.fullmatch(text)
-    if found is None:
-        return Path(text), 1.0
-    return Path(found["path"]), float(found["strength"])
+    """`FILE[:STRENGTH]` -> (path, strength)."""
+    path, strength = with_strength(text)
+    return Path(path), strength
 
 
 def dtype_argument(text: str) -> str:
@@ -57,30 +54,38 @@ def count_argument(text: str) -> int:
 
 
 def device_argument(text: str) -> str:
-    """A device that torch has here, with or without its number: `cpu`, `cuda`, `cuda:1`."""
-    import torch
-
-    here = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }
-    here["xpu"] = torch.xpu.device_count() if hasattr(torch, "xpu") else 0
-    kind, _, number = text.partition(":")
-    index = int(number) if number.isdecimal() else 0
-    if index >= here.get(kind, 0) or text not in (kind, f"{kind}:{index}"):
-        raise Refused(
-            "no-such-device",
-            found=text,
-            expected=" or ".join(name for name, count in here.items() if count),
-            fix="leave --device out to compute on the CPU",
-        )
-    return text
+    """A device that torch has here: `cpu`, `cuda`, `cuda:1`."""
+    return device_here(text)
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
     """The checkpoint: a file, a folder of shards or an index."""
     parser.add_argument("source", type=Path, metavar="SRC", help="a checkpoint file or folder")
+
+
+def rotation_argument(text: str) -> int:
+    """The group that int8 rows were rotated by."""
+    from ..engine.rotated import GROUPS
+
+    if not text.isdecimal() or int(text) not in GROUPS:
+        listed = ", ".join(map(str, GROUPS))
+        raise argparse.ArgumentTypeError(
+            f"{text} is no group of a rotation: put --rotated last, or give {listed} after it"
+        )
+    return int(text)
+
+
+def add_rotated(parser: argparse.ArgumentParser) -> None:
+    """The user's word on int8 files that do not say whether they are rotated."""
+    parser.add_argument(
+        "--rotated",
+        nargs="?",
+        const=256,
+        type=rotation_argument,
+        metavar="GROUP",
+        help="int8 rows were saved Hadamard-rotated (INT8-Fast's QuaRot) in groups of GROUP inputs "
+        "(256), which the file does not say",
+    )
 
 
 def add_conversion(parser: argparse.ArgumentParser, scheme: str | None = "auto") -> None:
@@ -104,6 +109,18 @@ def add_conversion(parser: argparse.ArgumentParser, scheme: str | None = "auto")
     )
     parser.add_argument("--dtype", help="dtype of what stays unquantized (default: as in SRC)")
     parser.add_argument("--device", default="cpu", help="where the arithmetic runs")
+    add_rotated(parser)
+    parser.add_argument(
+        "--format",
+        default="core",
+        metavar="NAME",
+        help="who the file is for: core (ComfyUI, the default) or lightx2v (int8 or fp8_row)",
+    )
+    parser.add_argument(
+        "--by-block",
+        action="store_true",
+        help="with --format lightx2v: a folder with a file for each block",
+    )
 
 
 def open_spec_or_file(path: Path) -> Source:
@@ -133,13 +150,9 @@ def prepare_from(args: argparse.Namespace) -> Prepared:
         keep=tuple(args.keep),
         dtype=dtype_argument(args.dtype) if args.dtype else None,
         device=device,
-        capability=_capability(device),
+        capability=capability(device),
+        rotated=args.rotated,
+        format=args.format,
+        by_block=args.by_block,
     )
     return prepare(source, loras, request)
-
-
-def _capability(device: str) -> tuple[int, int] | None:
-    """What `auto` chooses by on a CUDA device."""
-    import torch
-
-    return torch.cuda.get_device_capability(device) if device.startswith("cuda") else None

@@ -37,6 +37,20 @@ class Bar:
         sys.stderr.write(f"\r{self._label} {bar} {share:4.0%}  {speed}")
         sys.stderr.flush()
 
+    def count(self, done: int, total: int) -> None:
+        """The same for things that have no size: `planning 12/100`."""
+        interrupts.check()
+        if self._shown:
+            self._last = time.monotonic()
+            sys.stderr.write(f"\r{self._label} {done}/{total} ")
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Wipe the line out, so that another may stand there."""
+        if self._shown and self._last:
+            sys.stderr.write("\r\x1b[K")
+            self._last = 0.0
+
     def close(self) -> None:
         """End the line."""
         if self._shown and self._last:

@@ -15,6 +15,14 @@ def gigabytes(size_bytes: float) -> str:
     return f"{size_bytes:.0f} B"
 
 
+def duration(seconds: float) -> str:
+    """`8 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def columns(rows: Sequence[Sequence[object]], indent: str = "  ") -> list[str]:
     """Rows with every column as wide as its widest cell; the last one is free."""
     cells = [[str(cell) for cell in row] for row in rows]

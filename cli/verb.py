@@ -14,7 +14,8 @@ Answer = Mapping[str, Any]  # a JSON object
 class Verb:
     """`run` returns one JSON object; `text` renders it for a person.
 
-    `failed(answer)` true makes the exit code 2 although the verb could answer.
+    Although the verb could answer, `failed(answer)` true makes the exit code 2 and
+    `faulty(answer)` true makes it 1.
     """
 
     name: str
@@ -23,3 +24,4 @@ class Verb:
     run: Callable[[argparse.Namespace], Answer]
     text: Callable[[Answer], str]
     failed: Callable[[Answer], bool] = field(default=lambda answer: False)
+    faulty: Callable[[Answer], bool] = field(default=lambda answer: False)

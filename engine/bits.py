@@ -69,9 +69,18 @@ def values(source: Source, spec: TensorSpec) -> list[float]:
     return list(struct.unpack(f"<{spec.elements}{letter}", data))
 
 
+def integers(source: Source, spec: TensorSpec) -> list[int]:
+    """The numbers of a small tensor of 32 or 64-bit integers; none of another dtype."""
+    letter = {"I64": "q", "I32": "i"}.get(spec.dtype)
+    if letter is None:
+        return []
+    return list(struct.unpack(f"<{spec.elements}{letter}", source.read_bytes(spec.name)))
+
+
 def all_zero(source: Source, spec: TensorSpec) -> bool:
     """Every number of a float tensor is 0 or -0."""
     bits = BITS.get(spec.dtype)
     if bits is None:
-        return not any(source.read_bytes(spec.name))
+        data = source.read_bytes(spec.name)
+        return data.count(0) == len(data)
     return set(patterns(source, spec, bits.code)) <= {0, bits.sign}

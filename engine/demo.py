@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from .choose import choose
 from .compare import compare
 from .files.open import open_source
 from .fuse.lora import open_lora
@@ -22,10 +23,10 @@ from .measure.lora import write_lora
 from .measure.quality import Inputs, bind, make_inputs, output, output_error
 from .measure.synthetic import write_flux_like
 from .model import recognise
-from .pipeline import Prepared, Request, convert, placement, prepare
+from .pipeline import Prepared, Request, convert, lay_out, placement, prepare
 from .read import read
 from .rows import all_schemes, row_count, rows_of
-from .specs import names, spec
+from .specs import spec
 
 CONFIG = FluxConfig(hidden=768, double_blocks=2, single_blocks=3)
 LORAS = (
@@ -34,6 +35,13 @@ LORAS = (
 )
 CARDS_GIB = (8, 12, 16, 24)
 LADDER = ("none", "int8", "int4_g128")  # what a card is offered, widest first
+# one model of each size and kind: pictures, videos, text encoders
+SHOWN = (
+    "sd3.5-medium", "flux2-klein-4b", "z-image-turbo", "qwen-image-2.1", "chroma1-hd",
+    "flux2-klein-9b", "flux1-dev", "krea-2", "hidream-i1", "qwen-image-edit-2511", "flux2-dev",
+    "wan2.2-ti2v-5b", "hunyuan-video-1.5", "ltx-video-0.9-13b", "wan2.2-i2v-14b", "ltx-2",
+    "qwen3-4b", "t5-xxl", "umt5-xxl", "qwen2.5-vl-7b",
+)  # fmt: skip
 
 Tell = Callable[[str], None]
 
@@ -152,11 +160,18 @@ def measure_scheme(
     return row
 
 
-def card_rows(cards_gib: Sequence[int] = CARDS_GIB) -> tuple[Mapping[str, str], ...]:
+def card_rows(
+    shown: Sequence[str] = SHOWN, cards_gib: Sequence[int] = CARDS_GIB
+) -> tuple[Mapping[str, str], ...]:
     """For each public model, what each card can hold: predicted from names and shapes alone."""
     rows = []
-    for name in names():
-        plans = {s: prepare(spec(name), (), Request(scheme=s)) for s in LADDER}
+    for name in shown:
+        source = spec(name)
+        model = recognise(read(source))
+        plans = {
+            scheme: lay_out(source, model, choose(model, scheme), Request(scheme=scheme), {})
+            for scheme in LADDER
+        }
         row = {"model": name, "16-bit": f"{plans['none'].plan.bytes / 1e9:.1f} GB"}
         row |= {f"{gib} GB": card_cell(plans, gib) for gib in cards_gib}
         rows.append(row)

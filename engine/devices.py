@@ -60,12 +60,17 @@ class _Row:
     why: str
 
 
-_FROM_75, _FROM_89 = CUDA[1:], CUDA[4:]
+_FROM_75, _FROM_80, _FROM_89, _FROM_100 = CUDA[1:], CUDA[2:], CUDA[4:], CUDA[6:]
 _NO_FP8_MPS = f"no fp8 tensor can be on this device: {USE_8_BIT}"
 _NO_FP8_CORES = "no fp8 tensor cores: dequantized, then multiplied in the source's dtype"
+_NO_BLOCK_CORES = (
+    "no tensor cores for block scales: dequantized, then multiplied in the source's dtype"
+)
 _NO_INT8 = f"no int8 matmul on this device: plain torch in float32, slow; {USE_8_BIT}"
 _NO_INT8_ON = ("sm_70", "xpu", "mps")
 _HIP = "int8 matrix cores through comfy-kitchen or torch"
+_WIDENED = "widened to int8 by plain torch before each int8 matmul"
+_NO_4_BIT = f"4-bit is not supported on this device: {USE_8_BIT}"
 _WEIGHT_ONLY = "by design: dequantized, then multiplied in the source's dtype"
 
 _ROWS = (
@@ -104,7 +109,21 @@ _ROWS = (
     _Row("int8_weight_only", (*CUDA, "rocm", "xpu", "cpu"), EMULATED, _WEIGHT_ONLY),
     _Row("int8_weight_only", ("mps",), EMULATED, "dequantized, then multiplied in bf16"),
     _Row("int4_g128", (*CUDA, "rocm", "xpu", "cpu"), EMULATED, _WEIGHT_ONLY),
-    _Row("int4_g128", ("mps",), REFUSED, f"4-bit is not supported on this device: {USE_8_BIT}"),
+    _Row("int4_g128", ("mps",), REFUSED, _NO_4_BIT),
+    _Row("mxfp8", _FROM_100, NATIVE, "tensor cores for block-scaled fp8"),
+    _Row("mxfp8", (*CUDA[:6], "rocm", "xpu", "cpu"), EMULATED, _NO_BLOCK_CORES),
+    _Row("mxfp8", ("mps",), REFUSED, _NO_FP8_MPS),
+    _Row("nvfp4", _FROM_100, NATIVE, "tensor cores for block-scaled fp4"),
+    _Row("nvfp4", (*CUDA[:6], "rocm", "xpu", "cpu"), EMULATED, _NO_BLOCK_CORES),
+    _Row("nvfp4", ("mps",), REFUSED, _NO_FP8_MPS),  # its block scales are fp8
+    _Row("w4a8", _FROM_80, NATIVE, "comfy-kitchen widens codes to int8 inside the product"),
+    _Row("w4a8", ("sm_75", "rocm", "cpu"), EMULATED, _WIDENED),
+    _Row("w4a8", ("sm_70", "xpu"), EMULATED, _NO_INT8),
+    _Row("w4a8", ("mps",), REFUSED, _NO_FP8_MPS),  # its group scales are fp8
+    _Row("w4a4_convrot", _FROM_75[:4], NATIVE, "int4 tensor cores; activations are rotated first"),
+    _Row("w4a4_convrot", CUDA[5:], NATIVE, "comfy-kitchen takes int8 activations here"),
+    _Row("w4a4_convrot", ("sm_70", "rocm", "xpu", "cpu"), EMULATED, "plain torch in float, slow"),
+    _Row("w4a4_convrot", ("mps",), REFUSED, _NO_4_BIT),
     _Row("none", (*CUDA, "rocm", "xpu", "cpu"), NATIVE, "the source's dtype"),
     _Row("none", ("mps",), NATIVE, "bf16, never fp16"),
     _Row(ANY, (*CUDA, "rocm", "xpu", "cpu"), EMULATED, "dequantized unless the host has a kernel"),
@@ -114,7 +133,8 @@ _ROWS = (
 
 _ROTATED = ("int8_convrot", "int8 tensor cores; the rotation spreads outliers")
 
-# what `auto` means, and why; fp8_row and nvfp4 wait for a measured table that has them faster
+# what `auto` means, and why; fp8_row and, from sm_100 on, nvfp4 wait for a measured table that has
+# them faster
 AUTO = {
     **dict.fromkeys(CUDA, _ROTATED),
     "sm_70": ("int8_weight_only", "no int8 tensor cores: the gain is memory"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from .model import Model, recognise
 from .problem import Problem
 from .problem_kinds import KINDS, tell
 from .read import examine, formats
-from .repairable import CORE, LATER, homes
+from .repairable import CORE, LATER, homes, stored_forms
 from .source import Source
 from .tensors import FLOATS
 
@@ -34,7 +34,7 @@ OUR_LOADERS = {
     "vision": "FuseQuant: Quantized CLIP Vision Loader",
 }
 # unquantized files in other names that stock ComfyUI converts while it loads
-STOCK_CONVERTS = frozenset((("flux", "diffusers"), ("z_image", "diffusers")))
+STOCK_CONVERTS = frozenset((x, "diffusers") for x in ("flux", "sd3", "z_image"))
 
 
 @dataclass(frozen=True)
@@ -68,25 +68,26 @@ class Report:
         }
 
 
-def inspect(path: str | Path) -> Report:
-    """Open, recognise, check; refuses only what cannot be read at all."""
+def inspect(path: str | Path, rotated: int | None = None) -> Report:
+    """Open, recognise, check; refuses only what cannot be read at all. `rotated` as in `read`."""
     source = open_source(Path(path))
     try:
-        return report(source)
+        return report(source, rotated)
     finally:
         source.close()
 
 
-def report(source: Source, numbers: bool = True) -> Report:
+def report(source: Source, rotated: int | None = None, numbers: bool = True) -> Report:
     """The report of an opened source; faults that `read` refuses are among its problems.
 
     Without `numbers` norms and biases are not looked at for NaN: that decides nothing else.
     """
-    contents = examine(source)
+    contents = examine(source, rotated)
     model = recognise(contents)
     problems = (
         *contents.problems,
         *storage_problems(contents, model),
+        *tool_problems(contents),
         *spelling_problems(source, contents, model),
         *(number_problems(source, contents) if numbers else ()),
     )
@@ -117,8 +118,9 @@ def size_bytes(source: Source) -> int:
 
 def storage_problems(contents: Contents, model: Model) -> list[Problem]:
     """Schemes that stock ComfyUI 0.33 has no format or no loader for, each told once."""
-    known = homes()
-    counts = Counter(layer.scheme for layer in contents.layers if layer.scheme in known)
+    # what only a codec reads is a format of ComfyUI's under its markers alone: see tool_problems
+    stored = stored_forms() if formats()[contents.format].core_reads else homes()
+    counts = Counter(layer.scheme for layer in contents.layers if layer.scheme in stored)
     if counts and model.family.kind == "vision":
         return [tell("vision-quantized", f"{sum(counts.values())} quantized layers")]
     # a bare cast is read right: its codes are the numbers
@@ -127,12 +129,23 @@ def storage_problems(contents: Contents, model: Model) -> list[Problem]:
     found = [tell("clip-quantized", f"{scaled} quantized layers")] if unseen else []
     return found + [
         tell(
-            "needs-newer-core" if known[scheme].opened_by == LATER else "no-core-format",
-            f"{count} layers in {scheme} ({known[scheme].format_id})",
+            "needs-newer-core" if stored[scheme].opened_by == LATER else "no-core-format",
+            f"{count} layers in {scheme} ({stored[scheme].format_id})",
         )
         for scheme, count in counts.items()
-        if known[scheme].opened_by != CORE
+        if stored[scheme].opened_by != CORE
     ]
+
+
+def tool_problems(contents: Contents) -> list[Problem]:
+    """Quantized layers as another tool stores them, where its format tells no other fault."""
+    form = formats()[contents.format]
+    stored = Counter(layer.scheme for layer in contents.layers if layer.scheme != "none")
+    told = any(KINDS[problem.kind].stock_wrong for problem in contents.problems)
+    if form.core_reads or told or not stored:
+        return []
+    counted = ", ".join(f"{count} layers in {name}" for name, count in stored.items())
+    return [tell("other-tool", f"{form.title}: {counted}")]
 
 
 def spelling_problems(source: Source, contents: Contents, model: Model) -> list[Problem]:
@@ -160,14 +173,17 @@ def number_problems(source: Source, contents: Contents) -> list[Problem]:
     return found
 
 
+def stock_reads(contents: Contents, problems: Iterable[Problem]) -> bool:
+    """Stock ComfyUI 0.33 gets every number of such a file right."""
+    wrong = any(KINDS[problem.kind].stock_wrong for problem in problems)
+    return formats()[contents.format].core_reads and not wrong
+
+
 def loads_in(contents: Contents, model: Model, problems: tuple[Problem, ...]) -> tuple[str, ...]:
     """The stock nodes where they get every number right, else ours, else none."""
     if model.family.name == UNKNOWN or any(KINDS[problem.kind].refuses for problem in problems):
         return ()
-    stock = formats()[contents.format].core_reads and not any(
-        KINDS[problem.kind].stock_wrong for problem in problems
-    )
-    if not stock:
+    if not stock_reads(contents, problems):
         return (OUR_LOADERS[model.family.kind],)
     node = STOCK_TITLES.get(model.family.loads_in, model.family.loads_in)
     return (CHECKPOINT, node) if model.others else (node,)

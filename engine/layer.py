@@ -49,6 +49,11 @@ class Layer:
         return self.parts[0].scheme
 
     @property
+    def is_whole(self) -> bool:
+        """All rows of one stored weight, in their order."""
+        return len(self.parts) == 1 and self.parts[0].rows is None
+
+    @property
     def elements(self) -> int:
         return math.prod(self.shape)
 

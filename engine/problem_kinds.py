@@ -34,7 +34,7 @@ KINDS: dict[str, Kind] = {
     "scales-differ": Kind("one scale per weight", AGAIN, refuses=True),
     "marker-not-json": Kind("a UTF-8 JSON object with the layer's format", AGAIN, refuses=True),
     "block-size": Kind(
-        "blocks of 128 for float8 codes, groups of 128 for int4, rows for int8",
+        "blocks of 128 for float8 codes, rows for int8 codes",
         "quantize the original with `fusequant convert`",
         refuses=True,
     ),
@@ -44,15 +44,39 @@ KINDS: dict[str, Kind] = {
         refuses=True,
     ),
     "rotated-float8": Kind("int8 codes under a convrot marker", AGAIN, refuses=True),
-    "zeros-not-zero": Kind("symmetric int4 codes: all weight_zeros 0", AGAIN, refuses=True),
+    "group-size": Kind("groups that divide the inputs", AGAIN, refuses=True),
+    "tensor-absent": Kind("all tensors of the layer's format", AGAIN, refuses=True),
+    "branch-unknown": Kind(
+        "a low-rank branch that reads the `raw` or the `post_smoothing` input", AGAIN, refuses=True
+    ),
     "codes-shape": Kind("codes of the shape that the format packs", AGAIN, refuses=True),
+    "asymmetric-codes": Kind("symmetric codes: no weight_correction", AGAIN, refuses=True),
     "convrot-groupsize": Kind("a power of 4 that divides K", AGAIN, refuses=True),
+    "gguf-type": Kind(
+        "GGUF types F32, F16, BF16, Q8_0, Q5_0, Q5_1, Q4_0, Q4_1, Q2_K to Q6_K, IQ4_NL or IQ4_XS",
+        "install the gguf package (`pip install gguf`), which reads the others, or get the model "
+        "in one of these types",
+        refuses=True,
+    ),
+    "codes-without-scale": Kind("all that the tool stores beside the codes", AGAIN, refuses=True),
+    "state-unread": Kind("the JSON that the tool writes for each weight", AGAIN, refuses=True),
+    "rows-unknown": Kind(
+        "a bias: the file says how many codes a weight has, not how many rows",
+        "quantize the original with `fusequant convert`",
+        refuses=True,
+    ),
+    "zero-points-unknown": Kind(
+        "the checkpoint_format: version 1 stores each zero point less one, version 2 as it is",
+        "put the model's quantize_config.json (or config.json) beside the file",
+        refuses=True,
+    ),
     # numbers that are known although the file says something else
     "float8-marker-on-int8": Kind("the format int8_tensorwise for int8 codes", REPAIR),
     "int8-marker-on-float8": Kind("a float8 format for float8 codes", REPAIR),
     "fp8-marker-on-int8-file": Kind("comfy_quant int8_tensorwise instead of scaled_fp8", REPAIR),
     "e5m2-under-e4m3": Kind("the format float8_e5m2 for e5m2 codes", REPAIR),
     "e4m3-under-e5m2": Kind("the format float8_e4m3fn for e4m3 codes", REPAIR),
+    "hybrid-mxfp8": Kind("the id mxfp8: stock ComfyUI does not know hybrid_mxfp8", REPAIR),
     "marker-on-float": Kind("no marker on a floating point weight", REPAIR),
     "marker-without-layer": Kind("a weight for every marker", REPAIR, stock_wrong=False),
     "marker-without-scales": Kind("a scale_weight for each float8 weight", REPAIR),
@@ -73,9 +97,15 @@ KINDS: dict[str, Kind] = {
         "quantize the original with `fusequant convert`, which leaves such layers as they are",
         stock_wrong=False,
     ),
+    "activation-scales-unread": Kind(
+        "weights alone: scales calibrated for activations are left out, they are not quantized",
+        "nothing has to be done; an int8 or fp8 scheme quantizes activations as they come",
+        stock_wrong=False,
+    ),
     "maybe-rotated": Kind(
         "a convrot flag in the file if the weights are rotated",
-        "if the file was saved with QuaRot on, quantize the original again: nothing in it says so",
+        "nothing in the file says it: if it was saved with QuaRot on, open it with the option "
+        "`rotated` (--rotated on the command line), or quantize the original again",
     ),
     "not-finite": Kind("finite numbers", AGAIN, stock_wrong=False),
     # storage that stock ComfyUI 0.33 does not know
@@ -93,6 +123,7 @@ KINDS: dict[str, Kind] = {
         "an unquantized file for the stock CLIP loaders: they look for codes in T5 and Qwen only",
         "open it with FuseQuant's Quantized T5/CLIP Loader",
     ),
+    "other-tool": Kind("quantized layers as ComfyUI stores them", REPAIR),
     "several-files": Kind("one file for a stock loader", REPAIR),
     "family-unknown": Kind("a model family that FuseQuant knows", "open it with a stock loader"),
     "names-not-core": Kind("ComfyUI's layer names", REPAIR),

@@ -9,6 +9,7 @@ from .errors import Refused
 from .format import Contents, Format
 from .parts import discover
 from .problem_kinds import KINDS
+from .rotated import all_rotated
 from .source import Source
 
 
@@ -54,17 +55,20 @@ def summary(source: Source) -> str:
     return f"{dtypes} tensors, among them {names}"
 
 
-def examine(source: Source) -> Contents:
-    """All that the format says of the source, faults that `read` refuses included."""
-    return recognise_format(source).split(source)
+def examine(source: Source, rotated: int | None = None) -> Contents:
+    """All that the format says of the source, faults that `read` refuses included.
+
+    `rotated`: the user's word that int8 rows are rotated in groups of so many inputs.
+    """
+    return all_rotated([recognise_format(source).split(source)], rotated)[0]
 
 
-def read(source: Source) -> Contents:
+def read(source: Source, rotated: int | None = None) -> Contents:
     """The layers of a checkpoint whose numbers can all be known; a fault in them is refused.
 
     Works on names, shapes and small tensors alone; torch is not imported.
     """
-    contents = examine(source)
+    contents = examine(source, rotated)
     for problem in contents.problems:
         if KINDS[problem.kind].refuses:
             raise Refused(

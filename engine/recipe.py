@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .source import Source
 
 VERSION = "0.1.0"
 METADATA_KEY = "fusequant"
+# what a model is built by: ComfyUI reads the settings of LTX and of some Wan models there
+CARRIED = ("config",)
 _SAMPLE_BYTES = 4096
+
+
+def carried(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What a file that is made from another one takes over from its header."""
+    return {name: metadata[name] for name in CARRIED if name in metadata}
+
+
+def header(source: Source, recipe: str) -> dict[str, str]:
+    """The metadata of a file made from `source` by a recipe."""
+    return {"format": "pt", **carried(source.metadata), METADATA_KEY: recipe}
 
 
 def fingerprint(source: Source) -> str:
@@ -57,10 +69,12 @@ class Recipe:
     loras: tuple[FusedLora, ...] = ()
     keep: tuple[str, ...] = ()
     dtype: str | None = None
+    rotated: int | None = None
+    format: str | None = None
     version: str = VERSION
 
     def to_json(self) -> str:
-        facts = {
+        facts: dict[str, object] = {
             "version": self.version,
             "source": self.source,
             "scheme": self.scheme,
@@ -68,6 +82,8 @@ class Recipe:
             "keep": list(self.keep),
             "dtype": self.dtype,
         }
+        facts |= {"rotated": self.rotated} if self.rotated else {}
+        facts |= {"format": self.format} if self.format else {}
         return json.dumps(facts, separators=(",", ":"))
 
 
@@ -77,6 +93,8 @@ def recipe_of(
     loras: Sequence[tuple[Source, float, bool]] = (),
     keep: Sequence[str] = (),
     dtype: str | None = None,
+    rotated: int | None = None,
+    format: str | None = None,
 ) -> Recipe:
     """The recipe of a conversion, from opened files; `loras`: (source, strength, rslora)."""
     return Recipe(
@@ -87,4 +105,6 @@ def recipe_of(
         ),
         keep=tuple(keep),
         dtype=dtype,
+        rotated=rotated,
+        format=format,
     )

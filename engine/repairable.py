@@ -12,11 +12,11 @@ from functools import cache
 from types import MappingProxyType
 
 from .format import Contents
-from .layer import Layer, Part
+from .layer import Layer
 from .plan import Choice
 from .problem import Problem
 from .scheme_names import schemes
-from .stored import all_codecs, home_of
+from .stored import all_codecs, held_by, home_of
 
 CORE, OURS, LATER = "ComfyUI 0.33", "FuseQuant's loaders", "ComfyUI 0.38 and FuseQuant's loaders"
 # who opens a scheme's format, by what the scheme says of core
@@ -43,6 +43,14 @@ def homes() -> Mapping[str, Home]:
     )
 
 
+@cache
+def stored_forms() -> Mapping[str, Home]:
+    """`homes`, and for each codec what it reads and who opens that as it lies in the file."""
+    codecs = all_codecs().values()
+    read = {codec.name: Home(codec.title, OPENED_BY[codec.core_reads]) for codec in codecs}
+    return MappingProxyType({**homes(), **read})
+
+
 BARE = {"fp8": "F8_E4M3", "fp8_e5m2": "F8_E5M2"}  # schemes that may lack a scale: their codes
 # what a mended file still has
 LASTING = frozenset(
@@ -54,9 +62,9 @@ LASTING = frozenset(
 class Mended:
     """What becomes of one layer.
 
-    `action`: `keep` (plain numbers), `respell` (the same codes in `format_id`, scales as float32
-    of shape `scale_shape`), `restate` (the same codes in another order), `dequantize` (to the
-    layer's dtype) or `requantize` (to `scheme`).
+    `action`: `keep` (plain numbers), `respell` (the same codes in `format_id`, a scale of shape
+    `scale_shape` beside them), `restate` (the same codes in another order, or one below the other),
+    `dequantize` (to the layer's dtype) or `requantize` (to `scheme`).
     """
 
     layer: Layer
@@ -103,27 +111,30 @@ def mend_layer(layer: Layer) -> Mended:
         return Mended(layer, "keep", "none", "plain numbers")
     if not layer.is_matrix:
         return Mended(layer, "dequantize", "none", "only matrices are stored as codes")
-    if any(other.scheme != part.scheme for other in layer.parts):
-        return Mended(layer, "dequantize", "none", "its parts are stored in different schemes")
-    scheme = home_of(part)
+    scheme = held_by(layer)
     if scheme == "none":
-        return Mended(layer, "dequantize", "none", f"no format holds the codes of {part.scheme}")
-    if len(layer.parts) > 1 or part.rows is not None:
-        why = "it is put together from several stored weights"
-        return Mended(layer, "requantize", scheme, why)
+        return _mend_numbers(layer)
     home, (n, k) = homes()[scheme], layer.shape
-    if part.scheme in all_codecs():
-        why = f"the codes of {part.scheme} in the order of {home.format_id}"
-        return Mended(layer, "restate", scheme, why, home.format_id, None, home.opened_by)
-    return Mended(
-        layer,
-        "respell",
-        layer.scheme,
-        f"the same codes under {home.format_id}",
-        home.format_id,
-        schemes()[scheme].pieces(n, k, layer.dtype)["scale"].shape,
-        home.opened_by,
-    )
+    if layer.is_whole and part.scheme == scheme:
+        why = f"the same codes under {home.format_id}"
+        shape = schemes()[scheme].pieces(n, k, layer.dtype)["scale"].shape
+        return Mended(layer, "respell", scheme, why, home.format_id, shape, home.opened_by)
+    source = "several stored weights" if part.scheme in schemes() else part.scheme
+    why = f"the codes of {source} in the order of {home.format_id}"
+    return Mended(layer, "restate", scheme, why, home.format_id, None, home.opened_by)
+
+
+def _mend_numbers(layer: Layer) -> Mended:
+    """What becomes of codes that no format holds as they are."""
+    if any(part.scheme != layer.scheme for part in layer.parts):
+        why = "its parts are stored in different schemes"
+        return Mended(layer, "dequantize", "none", why)
+    scheme = home_of(layer.parts[0])
+    if scheme == "none":
+        why = f"no format holds the codes of {layer.scheme}"
+        return Mended(layer, "dequantize", "none", why)
+    why = "it is put together from several stored weights"
+    return Mended(layer, "requantize", scheme, why)
 
 
 def mend(contents: Contents) -> Mend:
@@ -135,20 +146,3 @@ def mend(contents: Contents) -> Mend:
         tuple(problem for problem in contents.problems if problem.kind in LASTING),
         next((who for who in (OURS, LATER) if who in opened_by), CORE),
     )
-
-
-def as_rotated(contents: Contents, group: int = 256) -> Contents:
-    """The same contents with int8 rows taken as Hadamard-rotated in groups of `group` inputs.
-
-    For files that do not say so (`maybe-rotated`); layers whose inputs do not divide stay.
-    """
-
-    def rotated(layer: Layer) -> Layer:
-        part = layer.parts[0]
-        if layer.scheme != "int8" or len(layer.shape) != 2 or layer.shape[1] % group:
-            return layer
-        settings = {**part.settings, "convrot_groupsize": group}
-        return replace(layer, parts=(Part("int8_convrot", part.tensors, settings, part.rows),))
-
-    kept = tuple(problem for problem in contents.problems if problem.kind != "maybe-rotated")
-    return replace(contents, layers=tuple(map(rotated, contents.layers)), problems=kept)

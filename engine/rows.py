@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 import torch
 
 from . import schemes
 from .layer import Layer, Part
 from .parts import discover
-from .scheme import Block, Row, Scheme
+from .scheme import Row, Scheme, Tensor
 from .source import Source
 from .stored import all_codecs
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 # rows(start, stop) -> (stop - start, elements of a row) float32, a fresh tensor
 RowReader = Callable[[int, int], torch.Tensor]
+Pieces = Mapping[str, torch.Tensor]
 
 
 def all_schemes() -> Mapping[str, Scheme]:
@@ -63,12 +60,12 @@ def _piece_rows(
         if axis is None or piece.dim() <= axis or piece.numel() == 1:
             pieces[role] = piece
             continue
-        size = scheme.granularity.size if isinstance(scheme.granularity, Block) else 1
-        per_row = role != "weight" and size > 1
-        low, high = (start // size, -(-stop // size)) if per_row else (start, stop)
-        expected = -(-rows // size) if per_row else rows
+        size, tile = scheme.rows_per.get(role, 1), scheme.row_tile.get(role, 1)
+        ends = [-(-last // size) for last in (stop, rows)]
+        end, expected = (-(-last // tile) * tile for last in ends)
         whole = piece.shape[axis] != expected
-        pieces[role] = piece if whole else piece.narrow(axis, low, high - low)
+        low = start // size
+        pieces[role] = piece if whole else piece.narrow(axis, low, end - low)
     return pieces
 
 
@@ -92,30 +89,84 @@ def _stored(source: Source, part: Part) -> dict[str, torch.Tensor]:
     return {role: source.tensor(name) for role, name in part.tensors.items()}
 
 
-def restated(source: Source, part: Part, start: int, stop: int) -> dict[str, torch.Tensor]:
-    """Rows [start, stop) of a part that a codec reads, as the codes of its home scheme."""
-    restate = all_codecs()[part.scheme].restate
-    if restate is None:
+def restated(source: Source, part: Part, home: str, start: int, stop: int) -> Pieces:
+    """Rows [start, stop) of a part as the pieces of the scheme that holds its codes."""
+    codec, scheme = all_codecs().get(part.scheme), all_schemes()[home]
+    if codec is None:
+        pieces = _piece_rows(all_schemes()[part.scheme], source, part, start, stop)
+        return _completed(scheme, pieces)
+    if codec.restate is None:
         raise ValueError(f"codec {part.scheme} names a home and cannot restate")
-    return restate(_stored(source, part), part.settings, start, stop)
+    low = start - start % codec.row_step
+    found = codec.restate(_stored(source, part), part.settings, low, stop)
+    if low == start:
+        return found
+    return {
+        role: piece.narrow(scheme.row_axis[role], start - low, stop - start)
+        for role, piece in found.items()
+    }
 
 
-def rows_of(layer: Layer, source: Source) -> RowReader:
-    """A reader of a layer's rows: its parts one below the other."""
+def _completed(scheme: Scheme, stored: Pieces) -> Pieces:
+    """The pieces of rows as `scheme` stores them: what a file may leave out, one scale a row."""
+    weight = stored["weight"]
+    scale = stored.get("scale", torch.ones(()))
+    if isinstance(scheme.granularity, Tensor):
+        scale = scale.reshape(())
+    elif isinstance(scheme.granularity, Row):
+        scale = scale.reshape(-1, 1).expand(weight.shape[0], 1)
+    pieces = {"weight": weight, "scale": scale}
+    if "zeros" in scheme.row_axis:
+        pieces["zeros"] = stored.get("zeros", torch.zeros_like(scale))
+    return {**{role: stored[role] for role in scheme.row_axis if role in stored}, **pieces}
+
+
+def restated_rows(
+    layer: Layer, source: Source, home: str
+) -> Callable[[int, int], dict[str, torch.Tensor]]:
+    """A reader of a layer's rows as the pieces of its home scheme, its parts joined."""
+    axes, parts = all_schemes()[home].row_axis, _spans(layer, source)
+
+    def read(start: int, stop: int) -> dict[str, torch.Tensor]:
+        found = [
+            restated(source, part, home, max(start, first) - shift, min(stop, last) - shift)
+            for first, last, shift, part in parts
+            if max(start, first) < min(stop, last)
+        ]
+        if len(found) == 1:
+            return dict(found[0])
+        return {
+            role: torch.cat([pieces[role] for pieces in found], axes[role])
+            if found[0][role].dim()
+            else found[0][role]
+            for role in found[0]
+        }
+
+    return read
+
+
+def _spans(layer: Layer, source: Source) -> list[tuple[int, int, int, Part]]:
+    """(first, last, row of the layer less row of the part, part) of each part of a layer."""
     spans = []
     at = 0
     for part in layer.parts:
         stored = part.view or source.tensors[part.tensors["weight"]].shape
         low, high = part.rows or (0, stored[0] if stored else 1)
-        spans.append((at, at + high - low, low, part))
+        spans.append((at, at + high - low, at - low, part))
         at += high - low
+    return spans
+
+
+def rows_of(layer: Layer, source: Source) -> RowReader:
+    """A reader of a layer's rows: its parts one below the other."""
+    spans = _spans(layer, source)
 
     def read(start: int, stop: int) -> torch.Tensor:
         found = []
-        for first, last, low, part in spans:
+        for first, last, shift, part in spans:
             begin, end = max(start, first), min(stop, last)
             if begin < end:
-                found.append(part_rows(source, part, begin - first + low, end - first + low))
+                found.append(part_rows(source, part, begin - shift, end - shift))
         return found[0] if len(found) == 1 else torch.cat(found)
 
     return read

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
 
+    Read = Callable[[int, int], torch.Tensor]
     Tensors = Mapping[str, torch.Tensor]
 
 
@@ -49,13 +50,32 @@ class Piece:
 
 
 class Quantize(Protocol):
-    """quantize(weight, amax, dtype) -> {role: tensor}."""
+    """quantize(weight, whole, dtype) -> {role: tensor}."""
 
     def __call__(
-        self, weight: torch.Tensor, amax: torch.Tensor | None = None, dtype: str = "BF16"
+        self, weight: torch.Tensor, whole: torch.Tensor | None = None, dtype: str = "BF16"
     ) -> dict[str, torch.Tensor]:
         """See Scheme."""
         ...
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a scheme has to know of a whole weight before its first rows are quantized.
+
+    run(read, n, k, spans) -> one tensor: read(start, stop) gives (stop - start, k) in the dtype of
+        the source or float32, and is asked for the runs of rows that will be quantized, `spans`.
+    held(n, k) -> how many numbers it keeps meanwhile, beside those of one run.
+    """
+
+    run: Callable[[Read, int, int, Sequence[tuple[int, int]]], torch.Tensor]
+    held: Callable[[int, int], int] = lambda n, k: 0
+
+
+def scales_are_finite(pieces: Tensors) -> bool:
+    """No floating-point piece beside the codes holds NaN or infinity."""
+    beside = (piece for role, piece in pieces.items() if role != "weight")
+    return all(bool(piece.isfinite().all()) for piece in beside if piece.is_floating_point())
 
 
 def no_config(n: int, k: int) -> Mapping[str, object]:
@@ -72,13 +92,19 @@ class Scheme:
     config(n, k) -> what the layer's JSON says beside `format` for a weight (n, k).
     pieces(n, k, dtype) -> {role: Piece}: what is stored for a weight (n, k) that came as `dtype`.
     refuses(n, k) -> reason or None: shapes that this scheme does not take. Ask before the others.
-    quantize(weight, amax, dtype) -> {role: tensor}: `weight` (rows, k) is a run of rows of the
+    survey: what `quantize` has to know of the whole weight, None for nothing.
+    quantize(weight, whole, dtype) -> {role: tensor}: `weight` (rows, k) is a run of rows of the
         weight, a multiple of `row_step` unless it is the last, in float32, bfloat16 or float16 (the
-        arithmetic is float32 in any case); `amax` is the largest magnitude of the *whole* weight, a
-        float32 scalar tensor, when the granularity is Tensor (None: take it from `weight`); `dtype`
-        is what the source stores, as in `pieces`. The caller stacks what comes back along
-        `row_axis[role]`; a role that is not in `row_axis` is whole. A scale that is not finite
-        means that the rows are not: the caller refuses.
+        arithmetic is float32 in any case); `whole` is what the survey found (None: take it from
+        `weight`); `dtype` is what the source stores, as in `pieces`. The caller stacks what comes
+        back along `row_axis[role]`; a role that is not in `row_axis` is whole.
+    finite(pieces) -> whether the rows that these came from had no NaN and no infinity: if not, the
+        caller refuses them.
+    rows_per[role]: the rows that one index along `row_axis` stands for, 1 where it is not told;
+        row_tile[role]: that axis can be cut at multiples of this alone, and is filled up to one.
+    optional: roles that a weight stored by another tool may lack.
+    stored_pieces(n, k, dtype, settings) -> `pieces` of a weight stored with these settings, where
+        they change a shape; None: they never do.
     dequantize(tensors, settings) -> (rows, k) float32: from the pieces of a run of rows, any scale
         shape that the readers of this storage accept; `settings` is the layer's JSON.
     linear(x, tensors, settings, bias) -> y: what the layer computes, on the backend in force.
@@ -102,6 +128,12 @@ class Scheme:
     core_reads: str = "yes"  # "yes", "no: our loader", "0.38 and later, and our loader"
     row_axis: Mapping[str, int] = field(default_factory=lambda: {"weight": 0, "scale": 0})
     row_step: int = 1
+    rows_per: Mapping[str, int] = field(default_factory=dict)
+    row_tile: Mapping[str, int] = field(default_factory=dict)
+    survey: Survey | None = None
+    finite: Callable[[Tensors], bool] = scales_are_finite
+    optional: frozenset[str] = frozenset()
+    stored_pieces: Callable[[int, int, str, Mapping[str, object]], dict[str, Piece]] | None = None
     refuses: Callable[[int, int], str | None] = lambda n, k: None
     aliases: Mapping[str, str | None] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 # ways that a model may use a device, as the VRAM Manager spells them
 AUTO, LIMIT, LOW, KEEP = "auto", "limit", "low VRAM", "keep resident"
+# what becomes of LoRAs: what is fixed is fused, what changes is live, of both kinds each its way
+FUSE, LIVE, BOTH = "fuse", "live", "fuse and live"
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,9 @@ class Setup:
     """One way to run a model.
 
     Quantize Model takes `scheme`, `backend`, `keep` and `max_bytes` (a budget for the weights).
-    VRAM Manager takes `mode`, `limit_bytes` and `buffer_bytes`. `loras`: "fuse" what is fixed,
-    "live" what changes. `reasons`: one sentence each, blockers first.
+    VRAM Manager takes `mode`, `limit_bytes` and `buffer_bytes`. `loras`: FUSE what is fixed, LIVE
+    what changes, or BOTH. `files`: published files to load in the place of quantizing. `reasons`:
+    one sentence each, blockers first.
     """
 
     scheme: str
@@ -43,5 +46,6 @@ class Setup:
     vae_dtype: str = "bf16"
     attention: str | None = None
     compile: bool = False
-    loras: str = "fuse"
+    loras: str = FUSE
     reasons: tuple[str, ...] = field(default=())
+    files: tuple[str, ...] = ()

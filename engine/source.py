@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Source(Protocol):
     """What every reader in `files/` hands out. Everything but `tensor` works without torch.
 
-    `kind` is "safetensors", "sharded", "pth" or, for a header without numbers, "spec".
+    `kind` is "safetensors", "sharded", "pth", "gguf" or, for a header without numbers, "spec".
     """
 
     @property

@@ -10,7 +10,7 @@ import ctypes
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,23 +19,25 @@ import torch
 
 from ..kernels import ops
 from .errors import Refused
+from .files.folder_writer import FolderWriter
 from .files.writer import Writer
 from .gather import Gathered
 from .layer import Layer
 from .memory import CHUNK_ELEMENTS
 from .outputs import Output
+from .respell import respelled
 from .rows import (
     RowReader,
     all_schemes,
     plain_rows,
-    restated,
+    restated_rows,
     row_count,
     row_elements,
     rows_of,
 )
-from .scheme import Tensor
+from .scheme import Scheme
 from .source import Source
-from .stored import all_codecs
+from .stored import row_step
 from .tensors import TensorSpec, torch_dtype
 
 # elements of a chunk where the arithmetic is not the CPU's: enough to keep the device busy
@@ -108,6 +110,11 @@ class Job:
         return self.fuse(base) if self.fuse else base
 
     @property
+    def is_respelled(self) -> bool:
+        """One whole stored weight of the very scheme that is written."""
+        return self.layer.is_whole and self.layer.scheme == self.output.choice.scheme
+
+    @property
     def is_plain(self) -> bool:
         """One run of plain stored numbers and nothing added: its rows need no copy."""
         parts = self.layer.parts
@@ -122,16 +129,23 @@ class Job:
         return plain_rows(self.source, part, start + low, stop + low)
 
     def spans(self, step: int = 1) -> Iterator[tuple[int, int]]:
-        """(start, stop) of each chunk."""
+        """(start, stop) of each chunk: whole steps of the scheme and of how the layer is stored.
+
+        The last one takes what is less than a step with it.
+        """
+        step = math.lcm(step, row_step(self.layer))
         rows, size = row_count(self.layer), chunk_rows(self.layer, self.device, step)
-        for start in range(0, rows, size):
-            yield start, min(rows, start + size)
+        start = 0
+        while start < rows:
+            stop = rows if rows - start < size + step else start + size
+            yield start, stop
+            start = stop
 
 
 class Stream:
     """Runs jobs into a writer; stops all of them at the first error or at a cancel."""
 
-    def __init__(self, writer: Writer, progress: Progress, total_bytes: int) -> None:
+    def __init__(self, writer: Writer | FolderWriter, progress: Progress, total_bytes: int) -> None:
         self._writer, self._progress, self._total = writer, progress, total_bytes
         self._done = 0
         self._stop = threading.Event()
@@ -192,7 +206,7 @@ class Stream:
     def _write_layer(self, job: Job) -> None:
         for role, data in job.output.known.items():
             self._writer.write(job.output.tensors[role].name, memoryview(data))
-        if job.output.as_stored and job.layer.scheme in all_codecs():
+        if job.output.as_stored and not job.is_respelled:
             self._reorder(job)
         elif job.output.as_stored:
             self._restate(job)
@@ -225,82 +239,74 @@ class Stream:
             raise _overflow(layer, largest, wanted)
 
     def _restate(self, job: Job) -> None:
-        """Write the codes of the source unchanged; scales as float32 in the shape core reads."""
+        """Write the codes of the source unchanged, scales as core reads them."""
         part = job.layer.parts[0]
         for role, spec in job.output.tensors.items():
-            if role == "comfy_quant":
+            if role in job.output.known:
                 continue
-            if role not in part.tensors:  # a bare cast has no scale: it is one
-                stored = torch.zeros(()) if role == "zeros" else torch.ones(())
-            else:
-                stored = job.source.tensor(part.tensors[role])
-            if role != "weight":
-                stored = stored.to(torch_dtype(spec.dtype))
-                if stored.numel() == math.prod(spec.shape):
-                    stored = stored.reshape(spec.shape)
-                stored = stored.expand(spec.shape)
-            self._put(spec, stored)
+            self._put(spec, respelled(job.source, part, role, spec))
         self._advance(job.source_bytes)
 
     def _reorder(self, job: Job) -> None:
-        """Write the codes of another tool's layer in the order of the scheme that holds them."""
+        """Write the codes of another tool, or of several stored weights, as one scheme has them."""
         layer, scheme = job.layer, all_schemes()[job.output.choice.scheme]
         weight = job.output.tensors["weight"]
-        row_bytes = weight.size_bytes // layer.shape[0]
-        step = math.lcm(scheme.row_step, all_codecs()[layer.scheme].row_step)
+        row_bytes = weight.size_bytes // weight.shape[0]
+        read = restated_rows(layer, job.source, scheme.name)
         gathered = Gathered(scheme, job.output.tensors)
-        for start, stop in job.spans(step):
-            pieces = restated(job.source, layer.parts[0], start, stop)
+        for start, stop in job.spans(scheme.row_step):
+            pieces = read(start, stop)
             self._put(weight, pieces.pop("weight"), start * row_bytes)
             gathered.add(pieces)
             self._advance(job.source_bytes * (stop - start) // layer.shape[0])
         for role, piece in gathered.tensors.items():
             self._put(job.output.tensors[role], piece)
 
-    def _largest(self, job: Job, rows: RowReader) -> torch.Tensor:
-        """The largest magnitude of the whole weight, read once more before it is quantized."""
-        largest = 0.0
-        for start, stop in job.spans():
+    def _surveyed(self, job: Job, rows: RowReader, scheme: Scheme) -> torch.Tensor | None:
+        """What the scheme has to know of the whole weight, read once more before quantizing."""
+        if scheme.survey is None:
+            return None
+
+        def read(start: int, stop: int) -> torch.Tensor:
             if self._stop.is_set():
                 raise Cancelled
-            found = float(ops.amax(job.chunk(rows, start, stop)))
-            largest = found if math.isnan(found) else max(largest, found)
-            if not math.isfinite(largest):
-                break  # refused when it becomes the scale
-        return torch.tensor(largest, dtype=torch.float32, device=job.device)
+            return job.chunk(rows, start, stop).to(job.device)
+
+        n, k = job.layer.shape
+        return scheme.survey.run(read, n, k, list(job.spans(scheme.row_step)))
 
     def _quantize(self, job: Job) -> None:
         scheme = all_schemes()[job.output.choice.scheme]
         layer, rows = job.layer, job.rows()
-        amax = self._largest(job, rows) if isinstance(scheme.granularity, Tensor) else None
+        whole = self._surveyed(job, rows, scheme)
         weight = job.output.tensors["weight"]
-        row_bytes = weight.size_bytes // layer.shape[0]
+        row_bytes = weight.size_bytes // weight.shape[0]
         gathered = Gathered(scheme, job.output.tensors)
         for start, stop in job.spans(scheme.row_step):
             chunk = job.chunk(rows, start, stop).to(job.device)
-            pieces = scheme.quantize(chunk, amax, job.output.choice.dtype)
+            pieces = scheme.quantize(chunk, whole, job.output.choice.dtype)
+            if not scheme.finite(pieces):
+                raise _not_finite(layer, chunk, pieces)
             self._put(weight, pieces.pop("weight"), start * row_bytes)
-            self._refuse_non_finite(layer, chunk, pieces["scale"])
             gathered.add(pieces)
             self._advance(job.source_bytes * (stop - start) // layer.shape[0])
         for role, piece in gathered.tensors.items():
             self._put(job.output.tensors[role], piece)
 
-    @staticmethod
-    def _refuse_non_finite(layer: Layer, chunk: torch.Tensor, scale: torch.Tensor) -> None:
-        """A scale is as finite as its weights, or too large for the dtype that it is stored in."""
-        if bool(torch.isfinite(scale).all()):
-            return
-        largest = float(ops.amax(chunk))
-        if math.isfinite(largest) and scale.dtype != torch.float32:
-            raise _overflow(layer, largest, scale.dtype)
-        raise Refused(
-            "non-finite-weights",
-            found="NaN or infinity among the weights",
-            expected="finite numbers",
-            fix="the file (or a LoRA fused into it) is damaged: download it again",
-            layer=layer.name,
-        )
+
+def _not_finite(layer: Layer, chunk: torch.Tensor, pieces: Mapping[str, torch.Tensor]) -> Refused:
+    """The refusal of numbers that are not finite, or whose scale is too large for its dtype."""
+    largest = float(ops.amax(chunk))
+    narrow = [t.dtype for t in pieces.values() if t.dtype in (torch.bfloat16, torch.float16)]
+    if math.isfinite(largest) and narrow:
+        return _overflow(layer, largest, narrow[0])
+    return Refused(
+        "non-finite-weights",
+        found="NaN or infinity among the weights",
+        expected="finite numbers",
+        fix="the file (or a LoRA fused into it) is damaged: download it again",
+        layer=layer.name,
+    )
 
 
 def _overflow(layer: Layer, largest: float, dtype: torch.dtype) -> Refused:

@@ -18,7 +18,7 @@ import comfy.sd
 
 from ..engine.errors import Refused
 from ..engine.model import families
-from ..engine.recipe import METADATA_KEY, VERSION
+from ..engine.recipe import VERSION, header
 from ..engine.tensors import torch_dtype
 from . import cache, entry, model
 from .fingerprint import Key, Unnamed, key_of
@@ -73,7 +73,8 @@ class _Small(entry.NotCached):
 def file_of(init: Init) -> str | None:
     """The one checkpoint that a loader's factory reads as it is; None for any other factory."""
     path, *more = init[1]
-    if init[0] is reload or (init[0] is comfy.sd.load_diffusion_model and not any(more)):
+    as_it_is = init[0] is reload and not any(more[1:])  # not as rotated, on the user's word
+    if as_it_is or (init[0] is comfy.sd.load_diffusion_model and not any(more)):
         return str(path)
     if init[0] is comfy.sd.load_checkpoint_guess_config and not any(more[5:]):
         return str(path)
@@ -139,12 +140,8 @@ def _make(
 
 def _with_header(draft: entry.Draft, recipe: Recipe, key: Key) -> entry.Draft:
     """The draft with its recipe and its facts in the header."""
-    metadata = {
-        "format": "pt",
-        METADATA_KEY: json.dumps(described(recipe, key)),
-        cache.FACTS: json.dumps(_facts(draft)),
-    }
-    return entry.with_metadata(draft, metadata)
+    metadata = header(draft.prepared.source, json.dumps(described(recipe, key)))
+    return entry.with_metadata(draft, metadata | {cache.FACTS: json.dumps(_facts(draft))})
 
 
 def _facts(draft: entry.Draft) -> dict[str, Any]:

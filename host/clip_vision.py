@@ -22,6 +22,7 @@ from ..engine.devices import check
 from ..engine.errors import Refused
 from ..engine.model import UNKNOWN, Model
 from ..engine.plan import Choice
+from ..engine.stored import held_by
 from .choosing import exact_scheme
 from .devices import class_of, unholdable
 from .encoders import ByTensor, encoder_operations, encoder_translation
@@ -109,7 +110,7 @@ def _chosen(model: Model, scheme: str, report: Report) -> dict[str, Choice]:
     for choice in choose(model, scheme):
         if choice.scheme == "none" and choice.layer.is_matrix:
             report.keep(choice.layer.name, choice.why)
-        if choice.scheme not in ("none", choice.layer.scheme):
+        if choice.scheme not in ("none", held_by(choice.layer)):
             found[choice.layer.key] = choice
     return found
 

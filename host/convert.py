@@ -14,7 +14,7 @@ from ..engine.choose import dtype_of
 from ..engine.files.open import open_source
 from ..engine.fuse.lora import open_lora
 from ..engine.model import families
-from ..engine.pipeline import Prepared, Written, convert, prepare
+from ..engine.pipeline import CORE, Prepared, Written, convert, prepare
 from ..engine.pipeline import Request as Conversion
 from ..engine.stream import worker_count
 from .choosing import exact_scheme
@@ -25,18 +25,26 @@ from .report import Report, shown, size
 
 log = logging.getLogger(__name__)
 
+AUTO = "auto"
 CHUNK_ELEMENTS = 1 << 25  # of a weight on a GPU; a few float32 copies of it for each worker
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user asked for; `dtype` is for what stays unquantized, None as in the source."""
+    """What the user asked for; `dtype` is for what stays unquantized, None as in the source.
+
+    `rotated`: int8 rows of the source are rotated although its file does not say so. `format`: who
+    the file is for; `by_block`: a folder with a file for each block.
+    """
 
     scheme: str = "auto"
     keep: tuple[str, ...] = ()
     dtype: str | None = None
     rslora: bool = False
     cpu: bool = False
+    rotated: int | None = None
+    format: str = CORE
+    by_block: bool = False
 
 
 def convert_file(
@@ -46,7 +54,7 @@ def convert_file(
 
     The file is `prefix` and a number in the output folder.
     """
-    target = output_file(prefix)
+    target = output_file(prefix, "" if wanted.by_block else ".safetensors")
     prepared = prepared_for(path, loras, wanted)
     try:
         report = Report(f"Fuse + Quantize + Save: {prepared.request.scheme}")
@@ -71,14 +79,20 @@ def prepared_for(path: Path, loras: Sequence[tuple[Path, float]], wanted: Wanted
     if device.type != "cpu":
         room = 4 * 4 * CHUNK_ELEMENTS * worker_count(str(device))
         comfy.model_management.free_memory(room, device)
-    scheme, _ = exact_scheme(wanted.scheme, device)
+    scheme = AUTO  # in another format than ComfyUI's it does not depend on the device
+    if wanted.format == CORE or wanted.scheme != AUTO:
+        scheme, _ = exact_scheme(wanted.scheme, device)
     dtype = dtype_of(wanted.dtype) if wanted.dtype else None
     source = open_source(path)
     files = []
     try:
         for lora, strength in loras:
             files.append(open_lora(lora, strength, wanted.rslora))
-        return prepare(source, files, Conversion(scheme, wanted.keep, dtype, str(device)))
+        asked = Conversion(
+            scheme, wanted.keep, dtype, str(device), rotated=wanted.rotated,
+            format=wanted.format, by_block=wanted.by_block,
+        )  # fmt: skip
+        return prepare(source, files, asked)
     except BaseException:
         for file in files:
             file.close()

@@ -10,8 +10,8 @@ from ..engine.devices import NATIVE, REFUSED, check, device_class, rules
 from .report import Report
 
 REFERENCE = "reference"
-# these have no integer matmul where the rule is not native: the host's kernel would raise there
-_INT8 = ("int8", "int8_convrot")
+# where a device has no integer matmul the host's kernels for these would raise
+_INT8 = ("int8", "int8_convrot", "w4a8")
 
 
 def class_of(device: torch.device) -> str:
@@ -28,7 +28,7 @@ def running(scheme: str, device: torch.device, backend: str | None, report: Repo
     found = check(scheme, class_of(device))
     if found.support != NATIVE:
         report.notes.append(f"{scheme} on {device.type}: {found.support}, {found.why}")
-    if backend is None and scheme in _INT8 and found.support != NATIVE:
+    if backend is None and scheme in _INT8 and _support("int8", device) != NATIVE:
         return REFERENCE
     return backend
 
@@ -49,7 +49,7 @@ def stored_backend(
     schemes: Iterable[str], device: torch.device, backend: str | None
 ) -> str | None:  # fmt: skip
     """The backend for the layers of a file as stored: plain torch where the host's would raise."""
-    slow = [name for name in schemes if name in _INT8 and _support(name, device) != NATIVE]
+    slow = _support("int8", device) != NATIVE and any(name in _INT8 for name in schemes)
     return REFERENCE if backend is None and slow else backend
 
 

@@ -61,10 +61,13 @@ def find_file(name: str) -> Path:
     return find(*split_name(name))
 
 
-def examine(path: Path) -> Diagnosis:
-    """What a file is. One that cannot be read is told with its fault: that is the answer."""
+def examine(path: Path, rotated: int | None = None) -> Diagnosis:
+    """What a file is. One that cannot be read is told with its fault: that is the answer.
+
+    `rotated`: int8 rows are rotated in groups of so many inputs although the file does not say so.
+    """
     try:
-        found = inspect(path)
+        found = inspect(path, rotated)
     except Refused as refused:
         if refused.kind in LORA:
             return Diagnosis(tuple(_lora_lines(path)))
@@ -79,20 +82,20 @@ def examine(path: Path) -> Diagnosis:
     return Diagnosis(tuple(_lines(found)))
 
 
-def repair(path: Path, prefix: str) -> Diagnosis:
+def repair(path: Path, prefix: str, rotated: int | None = None) -> Diagnosis:
     """The diagnosis, and the mended file below the output folder with the diagnosis of that.
 
     Codes stay as they are wherever ComfyUI has a format for them; what had to be rounded again is
     told. Refuses what cannot be read.
     """
-    found = inspect(path)
+    found = inspect(path, rotated)
     before = _lines(found)
     if not found.problems and all(not node.startswith("FuseQuant") for node in found.loads_in):
         return Diagnosis((*before, "no mended copy was written: there is nothing to mend"))
     target = output_file(prefix)
     source = open_source(path)
     try:
-        prepared = prepare_repair(source)
+        prepared = prepare_repair(source, rotated)
         tell(f"will write {prepared.plan.bytes / 1e9:.2f} GB to {target.name}")
         progress = host_progress()
         progress(0, 1)  # here and not in a thread: the bar belongs to the running node

@@ -29,8 +29,12 @@ from .quantize import quantize_weight
 
 log = logging.getLogger(__name__)
 
-TENSORS = ("scale", "zeros", "input_scale")  # of Params, all that may be there
-SETTINGS = ("full_precision_matrix_mult", "convrot", "convrot_groupsize", "group_size")
+# of Params, all that may be there
+TENSORS = ("scale", "zeros", "input_scale", "scale_2", "channel", "codebook")
+SETTINGS = (
+    "full_precision_matrix_mult", "convrot", "convrot_groupsize", "group_size", "linear_dtype",
+    "orig_shape",
+)  # fmt: skip
 
 
 class SchemeLayout(QuantizedLayout):
@@ -48,6 +52,9 @@ class SchemeLayout(QuantizedLayout):
 
         zeros: torch.Tensor | None = None
         input_scale: torch.Tensor | None = None
+        scale_2: torch.Tensor | None = None
+        channel: torch.Tensor | None = None
+        codebook: torch.Tensor | None = None
         settings: tuple[tuple[str, object], ...] = ()
         backend: str | None = None
         transposed: bool = False
@@ -100,14 +107,14 @@ class SchemeLayout(QuantizedLayout):
         """Params from a scheme's pieces; `facts` is what the layer's JSON says."""
         n, k = shape
         said = {**cls.scheme().config(n, k), **facts}
+        beside = {role: pieces[role] for role in TENSORS if role in pieces}
+        beside["scale"] = cls.scale_in_memory(pieces["scale"])
         return cls.Params(
-            scale=cls.scale_in_memory(pieces["scale"]),
             orig_dtype=dtype,
             orig_shape=shape,
-            zeros=pieces.get("zeros"),
-            input_scale=pieces.get("input_scale"),
-            settings=tuple((name, said[name]) for name in SETTINGS if name in said),
+            settings=tuple((name, _fixed(said[name])) for name in SETTINGS if name in said),
             backend=backend,
+            **beside,
         )
 
     @classmethod
@@ -140,12 +147,12 @@ class SchemeLayout(QuantizedLayout):
         """{suffix after `weight`: tensor} in the shapes of the file."""
         rows, k = qdata.shape[0], params.orig_shape[0 if params.transposed else 1]
         pieces = cls.scheme().pieces(rows, k, "BF16")
-        spelled = {
+        found = {**cls.tensors(qdata, params), "scale": cls.scale_on_disk(params.scale)}
+        return {
             pieces[role].suffix.removeprefix(".weight"): tensor
-            for role, tensor in cls.tensors(qdata, params).items()
+            for role, tensor in found.items()
             if role in pieces
         }
-        return spelled | {"_scale": cls.scale_on_disk(params.scale)}
 
     @classmethod
     def scale_on_disk(cls, scale: torch.Tensor) -> torch.Tensor:
@@ -231,6 +238,30 @@ class FuseQuantInt8WeightOnlyLayout(SchemeLayout):
     SCHEME = "int8_weight_only"
 
 
+class FuseQuantMXFP8Layout(SchemeLayout):
+    """The host's mxfp8 on a backend that the user asked for; exponents as bytes."""
+
+    SCHEME = "mxfp8"
+
+
+class FuseQuantNVFP4Layout(SchemeLayout):
+    """The host's nvfp4 on a backend that the user asked for; block scales as bytes."""
+
+    SCHEME = "nvfp4"
+
+
+class FuseQuantW4A4Layout(SchemeLayout):
+    """The host's convrot_w4a4 on a backend that the user asked for."""
+
+    SCHEME = "w4a4_convrot"
+
+
+class FuseQuantW4A8Layout(SchemeLayout):
+    """The host's asym_w4a8_int8 on a backend that the user asked for; group scales as bytes."""
+
+    SCHEME = "w4a8"
+
+
 @dataclass(frozen=True)
 class OwnFormat:
     """A layout of ours, the host's table entry that its layers point to and the dtype of its codes.
@@ -267,9 +298,19 @@ FORCED_FORMATS = {
         OwnFormat("int8_tensorwise", FuseQuantInt8Layout, torch.int8),
         OwnFormat("int8_tensorwise", FuseQuantInt8ConvRotLayout, torch.int8),
         OwnFormat("int8_tensorwise", FuseQuantInt8WeightOnlyLayout, torch.int8),
+        OwnFormat("fusequant_mxfp8", FuseQuantMXFP8Layout, torch.float8_e4m3fn),
+        OwnFormat("fusequant_nvfp4", FuseQuantNVFP4Layout, torch.uint8),
+        OwnFormat("convrot_w4a4", FuseQuantW4A4Layout, torch.int8),
+        OwnFormat("asym_w4a8_int8", FuseQuantW4A8Layout, torch.int8),
     )
 }
-_HOST_FP8 = {"float8_e4m3fn": "fp8", "float8_e5m2": "fp8_e5m2"}
+# the scheme of each format id that means one scheme alone
+_ONE_SCHEME = {
+    "float8_e4m3fn": "fp8", "float8_e5m2": "fp8_e5m2", "mxfp8": "mxfp8", "nvfp4": "nvfp4",
+    "convrot_w4a4": "w4a4_convrot", "asym_w4a8_int8": "w4a8",
+}  # fmt: skip
+# hosts before 0.38 round the activations of these whatever the file says
+_ROUNDS_INPUTS = ("int8_tensorwise", "convrot_w4a4", "asym_w4a8_int8")
 
 
 def own_format(
@@ -283,12 +324,12 @@ def own_format(
     name = str(facts.get("format"))
     if name in OWN_FORMATS:
         return OWN_FORMATS[name]
-    if backend == KITCHEN or (backend is None and not plain_input):
+    if backend == KITCHEN or (backend is None and not (plain_input and name in _ROUNDS_INPUTS)):
         return None
     if name == "int8_tensorwise":
         full = "int8_weight_only" if facts.get("full_precision_matrix_mult") else "int8"
         return FORCED_FORMATS["int8_convrot" if facts.get("convrot") else full]
-    return None if backend is None else FORCED_FORMATS.get(_HOST_FP8.get(name, ""))
+    return FORCED_FORMATS.get(_ONE_SCHEME.get(name, ""))
 
 
 def registered(name: str) -> type[QuantizedLayout] | None:
@@ -327,3 +368,8 @@ def register() -> None:
                 "quantize_input": False,
             },
         )
+
+
+def _fixed(value: object) -> object:
+    """A setting that can be a key."""
+    return tuple(value) if isinstance(value, list) else value

@@ -26,8 +26,11 @@ from ..engine.files.open import open_source
 from ..engine.model import UNKNOWN, Model, recognise
 from ..engine.plan import Choice
 from ..engine.read import formats, read
+from ..engine.recipe import carried
+from ..engine.repairable import mend_layer
 from ..engine.rows import row_count, rows_of
 from ..engine.source import Source
+from ..engine.stored import held_by
 from ..engine.tensors import torch_dtype
 from . import devices, order
 from .allocator import give_back
@@ -47,19 +50,22 @@ NARROW = ("BF16", "F16")
 
 def load_diffusion_model(
     path: str | Path, scheme: str | None = None, backend: str | None = None,
-    keep: Sequence[str] = (), on_failure: str = "full precision",
+    keep: Sequence[str] = (), on_failure: str = "full precision", rotated: int | None = None,
 ) -> tuple[Any, Report]:  # fmt: skip
-    """(patcher, report). `scheme` None: as stored; else every chosen layer is quantized to it."""
+    """(patcher, report). `scheme` None: as stored; else every chosen layer is quantized to it.
+
+    `rotated`: int8 rows are rotated in groups of so many inputs although the file does not say so.
+    """
     request = Request(scheme or AS_STORED, backend, tuple(keep), on_failure)
     report = Report(f"Load {Path(path).name}: {request.scheme}")
     if request.scheme != AS_STORED:
-        return order.watched(_load_quantizing(str(path), request, report)), report
+        return order.watched(_load_quantizing(str(path), request, report, rotated)), report
     backend = forced_backend(backend, None, report)
-    init = stored_init(str(path), backend)
+    init = stored_init(str(path), backend, rotated)
     if init[0] is comfy.sd.load_diffusion_model:
         report.notes.append("read by ComfyUI's own loader, as stored")
         return order.watched(_stock(init)), report
-    return order.watched(_load_stored(str(path), backend, report)), report
+    return order.watched(_load_stored(str(path), backend, report, rotated)), report
 
 
 def _stock(init: Init) -> Any:
@@ -73,8 +79,10 @@ def _stock(init: Init) -> Any:
     return patcher
 
 
-def stored_init(path: str, backend: str | None = None) -> Init:
+def stored_init(path: str, backend: str | None = None, rotated: int | None = None) -> Init:
     """The factory that loads a file as it is: the host's own where it gets every number right."""
+    if rotated is not None:
+        return (reload, (path, backend, rotated))
     source = open_source(path)
     try:
         if backend in (None, KITCHEN) and host_reads(source):
@@ -94,39 +102,45 @@ def host_reads(source: Source) -> bool:
     return any(node.startswith("Load ") for node in found.loads_in)
 
 
-def reload(path: str, backend: str | None = None, disable_dynamic: bool = False) -> Any:
+def reload(
+    path: str, backend: str | None = None, rotated: int | None = None, disable_dynamic: bool = False
+) -> Any:
     """The factory of a translated model."""
-    return _load_stored(path, backend, Report("again"), disable_dynamic)
+    return _load_stored(path, backend, Report("again"), rotated, disable_dynamic)
 
 
 def requantize(recipe: Recipe, disable_dynamic: bool = False) -> Any:
     """The factory of a model that was quantized while it was loaded."""
-    path = recipe.init[1][0]
-    return _load_quantizing(path, recipe.request, Report("again"), disable_dynamic)
+    path, *more = recipe.init[1]
+    rotated = more[1] if recipe.init[0] is reload and len(more) > 1 else None
+    return _load_quantizing(path, recipe.request, Report("again"), rotated, disable_dynamic)
 
 
 def _load_stored(
-    path: str, backend: str | None, report: Report, disable_dynamic: bool = False
-) -> Any:
-    source, model = opened(path, report)
-    device, schemes = comfy.model_management.get_torch_device(), {x.scheme for x in model.layers}
+    path: str, backend: str | None, report: Report, rotated: int | None = None,
+    disable_dynamic: bool = False,
+) -> Any:  # fmt: skip
+    source, model = opened(path, report, rotated)
+    device = comfy.model_management.get_torch_device()
+    schemes = {mend_layer(layer).scheme for layer in model.layers}
     unholdable = devices.unholdable(schemes, device)
     if unholdable:
         report.warn(f"{', '.join(unholdable)} cannot be on {device.type}: dequantized on the CPU")
     backend = devices.stored_backend(schemes, device, backend)
     made = translate(model.layers, source, plain=bool(unholdable))
-    patcher, _ = _build(model, made.state, backend, None, disable_dynamic)
+    patcher, _ = _build(source, model, made.state, backend, None, disable_dynamic)
     tell_translation(made, report)
-    patcher.cached_patcher_init = (reload, (path, backend))
+    patcher.cached_patcher_init = (reload, (path, backend, rotated))
     return patcher
 
 
 def _load_quantizing(
-    path: str, request: Request, report: Report, disable_dynamic: bool = False
-) -> Any:
+    path: str, request: Request, report: Report, rotated: int | None = None,
+    disable_dynamic: bool = False,
+) -> Any:  # fmt: skip
     """Load with each chosen layer quantized as the host comes to it."""
     started = time.perf_counter()
-    source, model = opened(path, report)
+    source, model = opened(path, report, rotated)
     device = comfy.model_management.get_torch_device()
     scheme, backend = exact_scheme(request.scheme, device)
     backend = forced_backend(request.backend, backend, report)
@@ -136,16 +150,16 @@ def _load_quantizing(
     for choice in choices.values():
         if choice.scheme == "none" and choice.layer.is_matrix:
             report.keep(choice.layer.name, choice.why)
-    later = {x.layer.key for x in choices.values() if x.scheme not in ("none", x.layer.scheme)}
+    later = {x.layer.key for x in choices.values() if x.scheme not in ("none", held_by(x.layer))}
     made = translate(model.layers, source, later, plain=scheme == "none")
     run = Streaming(source, {c.layer.name: c for c in choices.values() if c.layer.key in later},
                     device, request, report)  # fmt: skip
-    patcher, dtype = _build(model, made.state, request.backend, run, disable_dynamic)
+    patcher, dtype = _build(source, model, made.state, request.backend, run, disable_dynamic)
     run.finish()
     tell_twice(run.choices, report)
     report.seconds = time.perf_counter() - started
     keep_in_memory(patcher)
-    stored = stored_init(path)
+    stored = stored_init(path, None, rotated)
     patcher.cached_patcher_init = (requantize, (Recipe(stored, request, dtype),))
     return patcher
 
@@ -201,13 +215,15 @@ class Streaming:
             self._report.keep(name, "ComfyUI's model has no such layer")
 
 
-def opened(path: str, report: Report) -> tuple[Source, Model]:
+def opened(path: str, report: Report, rotated: int | None = None) -> tuple[Source, Model]:
     """The source and the model of a checkpoint; its dialect and its faults go into the report."""
     source = open_source(path)
-    contents = read(source)
+    contents = read(source, rotated)
     model = recognise(contents)
     report.family = model.family.title
     report.notes.append(f"dialect: {formats()[contents.format].title}")
+    if rotated is not None:
+        report.notes.append(f"int8 rows taken as rotated in groups of {rotated}, as asked")
     for problem in contents.problems:
         where = f" in {problem.layer}" if problem.layer else ""
         report.warn(f"{problem.kind}{where}: found {problem.found}; read all the same")
@@ -215,17 +231,20 @@ def opened(path: str, report: Report) -> tuple[Source, Model]:
 
 
 def _build(
-    model: Model, state: State, backend: str | None, run: Streaming | None, disable_dynamic: bool
-) -> tuple[Any, torch.dtype]:
+    source: Source, model: Model, state: State, backend: str | None, run: Streaming | None,
+    disable_dynamic: bool,
+) -> tuple[Any, torch.dtype]:  # fmt: skip
     """(patcher, compute dtype): the host's model, the state dict loaded through our operations."""
     device = comfy.model_management.get_torch_device()
-    options, dtype = _dtypes(model, state, device)
+    metadata = carried(source.metadata)  # the host takes settings of LTX and others from there
+    options, dtype = _dtypes(model, state, metadata, device)
     operations = quantized_operations(
         dtype, device, backend, run.rewrite if run else None, held_dtype=options["dtype"]
     )
     patcher = comfy.sd.load_diffusion_model_state_dict(
-        state, {**options, "custom_operations": operations}, disable_dynamic=disable_dynamic
-    )
+        state, {**options, "custom_operations": operations}, metadata=metadata,
+        disable_dynamic=disable_dynamic,
+    )  # fmt: skip
     if patcher is None:
         raise _unknown(model)
     if compute_dtype_of(patcher) != dtype and device.type == "mps":
@@ -250,14 +269,14 @@ def _unknown(model: Model) -> Refused:
 
 
 def _dtypes(
-    model: Model, state: State, device: torch.device
+    model: Model, state: State, metadata: Mapping[str, str], device: torch.device
 ) -> tuple[dict[str, torch.dtype], torch.dtype]:
     """The options for the host's loader and the dtype that it will compute in.
 
     Where it would hold float32 copies of a 16-bit file (no GPU), the file's dtype is asked for.
     """
     management = comfy.model_management
-    config = comfy.model_detection.model_config_from_unet(state, "")
+    config = comfy.model_detection.model_config_from_unet(state, "", metadata=metadata)
     if config is None:
         raise _unknown(model)
     supported = list(config.supported_inference_dtypes)
@@ -278,6 +297,12 @@ def tell_translation(made: Translation, report: Report) -> None:
     """Say how many layers were translated and which were quantized again."""
     counted = ", ".join(f"{count} x {how}" for how, count in sorted(made.how.items()))
     report.notes.append(f"translated for ComfyUI, codes as stored: {counted}")
+    if made.dequantized:
+        size = f"{made.dequantized_bytes / 1e9:.2f} GB"
+        report.warn(
+            f"{len(made.dequantized)} layers became floating point, {size}: no format here holds "
+            "their codes; ask for a scheme on load to keep them small"
+        )
     if made.requantized:
         report.warn(
             f"{len(made.requantized)} layers were quantized again, because no format holds their "

@@ -19,8 +19,8 @@ from ..kernels.registry import use_backend
 
 LINEAR, DEQUANTIZE = "fusequant::scheme_linear", "fusequant::scheme_dequantize"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_BESIDE = ("scale", "zeros", "input_scale")
-_TENSORS = "Tensor codes, Tensor scale, Tensor? zeros, Tensor? input_scale"
+_BESIDE = ("scale", "zeros", "input_scale", "scale_2", "channel", "codebook")
+_TENSORS = ", ".join(("Tensor codes", "Tensor scale", *(f"Tensor? {role}" for role in _BESIDE[1:])))
 
 
 def _tensors(codes: torch.Tensor, beside: tuple[Any, ...]) -> dict[str, torch.Tensor]:
@@ -34,34 +34,40 @@ def _forced(backend: str) -> AbstractContextManager[None]:
 
 def _linear(
     x: torch.Tensor, bias: torch.Tensor | None, codes: torch.Tensor, scale: torch.Tensor,
-    zeros: torch.Tensor | None, input_scale: torch.Tensor | None,
+    zeros: torch.Tensor | None, input_scale: torch.Tensor | None, scale_2: torch.Tensor | None,
+    channel: torch.Tensor | None, codebook: torch.Tensor | None,
     scheme: str, settings: str, backend: str,
 ) -> torch.Tensor:  # fmt: skip
     """(..., K) -> (..., N), a tensor of its own."""
     with _forced(backend):
-        tensors = _tensors(codes, (scale, zeros, input_scale))
+        tensors = _tensors(codes, (scale, zeros, input_scale, scale_2, channel, codebook))
         return all_schemes()[scheme].linear(x, tensors, json.loads(settings), bias).contiguous()
 
 
-def _linear_shape(x: torch.Tensor, bias: Any, codes: torch.Tensor, *_: Any) -> torch.Tensor:
-    return x.new_empty((*x.shape[:-1], codes.shape[0]))
+def _linear_shape(x: torch.Tensor, bias: Any, codes: torch.Tensor, *more: Any) -> torch.Tensor:
+    return x.new_empty((*x.shape[:-1], _outputs(codes, more[-2])))
+
+
+def _outputs(codes: torch.Tensor, settings: str) -> int:
+    """The rows of a weight without what its codes are filled up with."""
+    found = json.loads(settings).get("orig_shape")
+    return int(found[0]) if found else codes.shape[0]
 
 
 def _dequantize(
     codes: torch.Tensor, scale: torch.Tensor, zeros: torch.Tensor | None,
-    input_scale: torch.Tensor | None, scheme: str, settings: str, inputs: int, dtype: int,
+    input_scale: torch.Tensor | None, scale_2: torch.Tensor | None, channel: torch.Tensor | None,
+    codebook: torch.Tensor | None, scheme: str, settings: str, inputs: int, dtype: int,
 ) -> torch.Tensor:  # fmt: skip
     """-> (N, K) in DTYPES[dtype], a tensor of its own."""
-    tensors = _tensors(codes, (scale, zeros, None))
+    tensors = _tensors(codes, (scale, zeros, None, scale_2, channel, codebook))
     weight = all_schemes()[scheme].dequantize(tensors, json.loads(settings))
     return weight.to(DTYPES[dtype]).contiguous()
 
 
-def _dequantize_shape(
-    codes: torch.Tensor, scale: Any, zeros: Any, input_scale: Any,
-    scheme: str, settings: str, inputs: int, dtype: int,
-) -> torch.Tensor:  # fmt: skip
-    return codes.new_empty((codes.shape[0], inputs), dtype=DTYPES[dtype])
+def _dequantize_shape(codes: torch.Tensor, *more: Any) -> torch.Tensor:
+    settings, inputs, dtype = more[-3:]
+    return codes.new_empty((_outputs(codes, settings), inputs), dtype=DTYPES[dtype])
 
 
 @cache

@@ -155,6 +155,10 @@ def _load_own(
         )
     wanted = bool(facts.get(FULL_PRECISION))  # by the file; in text encoders the host wants it
     said = facts | ({FULL_PRECISION: True} if module._full_precision_mm else {})
+    smooth = state.pop(prefix + "pre_quant_scale", None)
+    if smooth is not None:  # the host multiplies the input with it
+        smooth = torch.nn.Parameter(smooth.to(device=device), requires_grad=False)
+        module.register_parameter("pre_quant_scale", smooth)
     params = layout.params_of(pieces, module._orig_shape, dtype, said, backend)
     module.quant_format, module.layout_type = own.entry, own.layout_name
     module._full_precision_mm_config = wanted

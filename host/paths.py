@@ -9,6 +9,7 @@ import folder_paths
 
 from ..engine.errors import Refused
 
+GGUF = ".gguf"  # the host's loaders open none, so its lists have none
 # what a folder of one checkpoint in many files has in it
 _SHARD_MARKS = ("non_block.safetensors", "block_0.safetensors")
 
@@ -18,20 +19,32 @@ def _is_checkpoint_folder(names: list[str]) -> bool:
     return indexed or any(mark in names for mark in _SHARD_MARKS)
 
 
-def checkpoint_folders(kind: str = "diffusion_models") -> list[str]:
-    """Folders that hold one checkpoint in many files, as names relative to the model folders."""
-    found = set()
+def _walked(kind: str) -> tuple[list[str], list[str]]:
+    """(folders of one checkpoint in many files, GGUF files), relative to the model folders."""
+    folders: set[str] = set()
+    files: set[str] = set()
     for root in folder_paths.get_folder_paths(kind):
         for folder, inside, names in os.walk(root, followlinks=True):
+            where = Path(folder).relative_to(root)
             if folder != root and _is_checkpoint_folder(names):
-                found.add(Path(folder).relative_to(root).as_posix())
+                folders.add(where.as_posix())
                 inside.clear()
-    return sorted(found)
+                continue
+            files |= {str(where / name) for name in names if name.lower().endswith(GGUF)}
+    return sorted(folders), sorted(files)
+
+
+def checkpoint_folders(kind: str = "diffusion_models") -> list[str]:
+    """Folders that hold one checkpoint in many files, as names relative to the model folders."""
+    return _walked(kind)[0]
 
 
 def names(kind: str = "diffusion_models") -> list[str]:
-    """The files of a kind and, after them, the folders that are one checkpoint each."""
-    return [*folder_paths.get_filename_list(kind), *checkpoint_folders(kind)]
+    """The files of a kind, the GGUF files that the host itself does not list, then the folders
+    that are one checkpoint each.
+    """
+    folders, files = _walked(kind)
+    return list(dict.fromkeys([*folder_paths.get_filename_list(kind), *files, *folders]))
 
 
 def find(kind: str, name: str) -> Path:

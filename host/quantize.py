@@ -10,8 +10,7 @@ import torch
 from ..engine.errors import Refused
 from ..engine.outputs import quant_json
 from ..engine.rows import all_schemes
-from ..engine.scheme import Scheme, Tensor
-from ..kernels import ops
+from ..engine.scheme import Scheme
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +20,14 @@ _HALVES = {torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 def _spans(rows: int, k: int, device: torch.device, step: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of each chunk: a multiple of `step` rows, at least one step."""
+    """(start, stop) of each chunk, whole steps of rows; the last takes less than a step with it."""
     size = CHUNK_ELEMENTS.get(device.type, 1 << 24) // max(1, k)
     size = max(step, size - size % step)
-    for start in range(0, rows, size):
-        yield start, min(rows, start + size)
+    start = 0
+    while start < rows:
+        stop = rows if rows - start < size + step else start + size
+        yield start, stop
+        start = stop
 
 
 def quantize_weight(
@@ -40,18 +42,21 @@ def quantize_weight(
     dtype = dtype or _HALVES.get(weight.dtype, "BF16")
     rows, k = weight.shape
     spans = list(_spans(rows, k, device, scheme.row_step))
-    amax = None
-    if isinstance(scheme.granularity, Tensor):
-        found = [ops.amax(_floats(weight[start:stop].to(device))) for start, stop in spans]
-        amax = torch.stack(found).amax()
+    whole = None
+    if scheme.survey is not None:
+
+        def read(start: int, stop: int) -> torch.Tensor:
+            return _floats(weight[start:stop].to(device))
+
+        whole = scheme.survey.run(read, rows, k, spans)
     chunks = []
     for start, stop in spans:
         chunk = weight[start:stop].to(device, torch.float32)
-        pieces = scheme.quantize(chunk, amax, dtype)
+        pieces = scheme.quantize(chunk, whole, dtype)
+        if not scheme.finite(pieces):
+            raise _not_finite()
         chunks.append({role: piece.to(weight.device) for role, piece in pieces.items()})
-    result = {role: _stack(scheme, role, [c[role] for c in chunks]) for role in chunks[0]}
-    _refuse_non_finite(result["scale"])
-    return result
+    return {role: _stack(scheme, role, [c[role] for c in chunks]) for role in chunks[0]}
 
 
 def _floats(chunk: torch.Tensor) -> torch.Tensor:
@@ -64,14 +69,13 @@ def _stack(scheme: Scheme, role: str, found: list[torch.Tensor]) -> torch.Tensor
     return found[0] if axis is None or len(found) == 1 else torch.cat(found, axis)
 
 
-def _refuse_non_finite(scale: torch.Tensor) -> None:
-    if not bool(torch.isfinite(scale.to(torch.float32)).all()):
-        raise Refused(
-            "non-finite-weights",
-            found="NaN or infinity among the weights",
-            expected="finite numbers",
-            fix="the file (or a LoRA fused into it) is damaged: download it again",
-        )
+def _not_finite() -> Refused:
+    return Refused(
+        "non-finite-weights",
+        found="NaN or infinity among the weights",
+        expected="finite numbers",
+        fix="the file (or a LoRA fused into it) is damaged: download it again",
+    )
 
 
 def layer_tensors(

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ import comfy.model_management
 import torch
 
 from ..engine.errors import Refused
+from ..engine.files.open import open_source
 from ..engine.files.writer import Writer
-from ..engine.recipe import METADATA_KEY, VERSION
+from ..engine.recipe import METADATA_KEY, VERSION, carried
 from ..engine.rows import all_schemes
 from ..engine.stream import memory_view
 from ..engine.tensors import TensorSpec, dtype_name
@@ -52,7 +54,7 @@ def save_model(patcher: Any, prefix: str) -> tuple[Path, Report]:
     ready = _fused(patcher, report)
     tensors = _tensors(ready)
     specs = [TensorSpec(name, dtype_name(t.dtype), tuple(t.shape)) for name, t in tensors.items()]
-    metadata = {"format": "pt", METADATA_KEY: json.dumps(_recipe_of(ready))}
+    metadata = _header(ready)
     progress = host_progress()
     with Writer(target, specs, metadata) as writer:
         tell(f"will write {writer.size_bytes / 1e9:.2f} GB to {target.name}")
@@ -123,19 +125,23 @@ def _readable(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.view(torch.uint8) if tensor.dtype == exponents else tensor
 
 
-def _recipe_of(patcher: Any) -> dict[str, object]:
-    """What the model was made from, as far as it is known."""
+def _header(patcher: Any) -> dict[str, str]:
+    """What the model was made from, as far as it is known, and what its own file was built by."""
     recipe = recipe_of(patcher)
     if recipe is None:
         init = patcher.cached_patcher_init
         recipe = Recipe(init, Request("as loaded"), torch.float32, patcher.patches)
     path = file_of(recipe.init) if recipe.init else None
+    kept: dict[str, str] = {}
+    facts: dict[str, object] = {"version": VERSION, "scheme": recipe.request.scheme}
     try:
         if path is not None:
-            return described(recipe, key_of(path, recipe.request, recipe.patches))
+            with closing(open_source(path)) as source:
+                kept = carried(source.metadata)
+            facts = described(recipe, key_of(path, recipe.request, recipe.patches))
     except (Unnamed, Refused, OSError) as fault:
         log.info("the source of the saved model is not described: %s", fault)
-    return {"version": VERSION, "scheme": recipe.request.scheme}
+    return {"format": "pt", **kept, METADATA_KEY: json.dumps(facts)}
 
 
 def _tell(patcher: Any, target: Path, report: Report) -> None:

@@ -24,6 +24,7 @@ from ..engine.errors import Refused
 from ..engine.model import UNKNOWN, Model
 from ..engine.plan import Choice
 from ..engine.source import Source
+from ..engine.stored import held_by
 from .choosing import exact_scheme, roots
 from .devices import class_of, unholdable
 from .encoders import ByTensor, encoder_operations, encoder_translation
@@ -220,7 +221,7 @@ def _quantizing(
         for choice in choices.values():
             if choice.scheme == "none" and choice.layer.is_matrix:
                 report.keep(choice.layer.name, choice.why)
-        later = {key: c for key, c in choices.items() if c.scheme not in ("none", c.layer.scheme)}
+        later = {k: c for k, c in choices.items() if c.scheme not in ("none", held_by(c.layer))}
         state = _state(one, files.kind, report, later, plain=scheme == "none")
         states.append(state)
         runs.append(ByTensor(one.source, state, later, request, report))

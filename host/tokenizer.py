@@ -16,7 +16,9 @@ from ..engine.files.open import open_source
 from ..engine.source import Source
 
 KEY = "spiece_model"
-TABLES = ("shared.weight", "token_embedding.weight", "encoder.embed_tokens.weight")
+TABLES = (
+    "shared.weight", "token_embedding.weight", "encoder.embed_tokens.weight", "token_embd.weight",
+)  # fmt: skip
 NAME = "spiece.model"
 # where the original release has it, from the file's folder or the one above
 RELEASE = ("", "google/umt5-xxl", "umt5-xxl")

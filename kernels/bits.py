@@ -62,3 +62,37 @@ def unpack_nibbles(packed: Tensor) -> Tensor:
     pairs = packed.view(torch.uint8).to(torch.int16)
     spread = (pairs << 4).bitwise_or_(pairs).bitwise_and_(0x0F0F)
     return spread.view(torch.int8)
+
+
+def pack_high_first(codes: Tensor) -> Tensor:
+    """uint8 codes 0..15 (N, K) -> uint8 (N, K / 2), high nibble = even column. Little-endian."""
+    pairs = codes.view(torch.int16)
+    return (pairs << 4).bitwise_or_(pairs >> 8).to(torch.uint8)
+
+
+def unpack_high_first(packed: Tensor) -> Tensor:
+    """uint8 (N, K / 2) -> uint8 codes 0..15 (N, K), the even column from the high nibble."""
+    pairs = packed.to(torch.int16)
+    spread = (pairs << 8).bitwise_or_(pairs >> 4).bitwise_and_(0x0F0F)
+    return spread.view(torch.uint8)
+
+
+def swap_nibbles(packed: Tensor) -> Tensor:
+    """uint8 -> uint8 with the two halves of each byte changed over."""
+    return (packed << 4).bitwise_or_(packed >> 4)
+
+
+def e2m1_to_float(codes: Tensor) -> Tensor:
+    """uint8 codes 0..15 -> float32, every code exactly, the sign of zero kept.
+
+    s ee m moves to fp16's s 000ee m00...: the exponent's bias differs by 14, and 0.5, the one
+    subnormal, is a subnormal there too.
+    """
+    wide = codes.to(torch.int16)
+    shifted = ((wide & 8) << 12).bitwise_or_((wide & 7) << 9)
+    return shifted.view(torch.float16).to(torch.float32).mul_(2.0**14)
+
+
+def e8m0_to_float(exponents: Tensor) -> Tensor:
+    """uint8 e -> float32 2^(e - 127); 0 gives 0 and 255 infinity."""
+    return (exponents.to(torch.int32) << 23).view(torch.float32)

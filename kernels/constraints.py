@@ -113,6 +113,19 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class NotEmpty:
+    """The tensor holds a number."""
+
+    def check(self, value: torch.Tensor) -> str | None:
+        """A reason when it holds none."""
+        return None if value.numel() else f"needs {self.describe()}, this is empty"
+
+    def describe(self) -> str:
+        """Not empty."""
+        return "numbers"
+
+
+@dataclass(frozen=True)
 class OneNumber:
     """The tensor holds a single number."""
 

@@ -20,6 +20,7 @@ from .constraints import Constraint
 log = logging.getLogger(__name__)
 
 _forced: ContextVar[str | None] = ContextVar("fusequant_backend", default=None)
+_noted: ContextVar[list[tuple[str, str]] | None] = ContextVar("fusequant_noted", default=None)
 
 
 class NoBackend(Exception):  # noqa: N818 - it is an answer, not a fault of ours
@@ -142,6 +143,17 @@ def use_backend(name: str | None) -> Iterator[None]:
         _forced.reset(token)
 
 
+@contextmanager
+def noted() -> Iterator[list[tuple[str, str]]]:
+    """Inside the block, a list of (op, backend) of every call in the order of the calls."""
+    found: list[tuple[str, str]] = []
+    token = _noted.set(found)
+    try:
+        yield found
+    finally:
+        _noted.reset(token)
+
+
 @cache
 def _candidates(op: str, device: str) -> tuple[tuple[Backend, Claim], ...]:
     claims = [
@@ -167,6 +179,9 @@ def choose(op: str, call: Mapping[str, Any]) -> Claim:
         reason = refusal(backend.name) or claim.check(call)
         if reason is None:
             log.debug("%s: %s", op, backend.name)
+            noted_here = _noted.get()
+            if noted_here is not None:
+                noted_here.append((op, backend.name))
             return claim
         told = reasons.get(backend.name)
         reasons[backend.name] = f"{told}, or {reason}" if told and told != reason else reason

@@ -12,7 +12,8 @@ FIRST = ("auto", "8-bit", "4-bit", "none")
 TIP = (
     "auto picks what suits this device. 8-bit and 4-bit keep activations as they are. none leaves "
     "the weights in the source's dtype. The others are exact: FP8 needs sm_89 or later to be fast, "
-    "int8 runs fast from sm_75 on and on CPUs."
+    "nvfp4 and mxfp8 sm_100, w4a8 sm_80; int8 and w4a4_convrot run fast from sm_75 on, int8 on "
+    "CPUs too."
 )
 
 

@@ -6,14 +6,19 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..engine.lightx2v import FORMAT as LIGHTX2V
+from ..engine.rotated import rotation
 from ..host import paths
 from ..host.convert import Wanted, convert_file
 from ._files import stamp
 from ._loras import check_loras, loras_input, paths_of, rslora_input, stamps_of
+from ._rotated import rotated_input
 from ._schemes import check, chosen, scheme_input
 
 DTYPES = ("as in the file", "bf16", "fp16", "fp32")
 DEVICES = ("auto", "cpu")
+BY_BLOCK = f"{LIGHTX2V}, a file for each block"
+FORMATS = ("core", LIGHTX2V, BY_BLOCK)
 PREFIX = "diffusion_models/fusequant"
 
 
@@ -73,12 +78,14 @@ class Convert(io.ComfyNode):
     def execute(
         cls, file: str, count: Any, scheme: Any, filename_prefix: str | None = None,
         keep: str | None = None, dtype: str | None = None, device: str | None = None,
-        rank_stabilized: bool | None = None,
+        rank_stabilized: bool | None = None, format: str | None = None, rotated: str | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         """Convert."""
-        spelled = None if dtype in (None, DTYPES[0]) else dtype
-        layers, cpu = tuple((keep or "").split()), device == "cpu"
-        wanted = Wanted(chosen(scheme), layers, spelled, bool(rank_stabilized), cpu)
+        wanted = Wanted(
+            chosen(scheme), tuple((keep or "").split()), None if dtype == DTYPES[0] else dtype,
+            bool(rank_stabilized), device == "cpu", rotation(rotated),
+            LIGHTX2V if format in FORMATS[1:] else FORMATS[0], format == BY_BLOCK,
+        )  # fmt: skip
         source = paths.find("diffusion_models", file)
         path, report = convert_file(
             source, paths_of(count, least=0), wanted, filename_prefix or PREFIX
@@ -115,6 +122,16 @@ def _advanced() -> list[Any]:
             tooltip="Where the arithmetic runs. auto takes ComfyUI's device.",
         ),
         rslora_input(),
+        io.Combo.Input(
+            "format",
+            options=list(FORMATS),
+            default=FORMATS[0],
+            optional=True,
+            advanced=True,
+            tooltip="Who the file is for. core: ComfyUI. lightx2v: LightX2V's own layout, int8 or "
+            "fp8_row, in one file or in a folder; ComfyUI's own loaders read it wrong.",
+        ),
+        rotated_input(),
     ]
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from ..engine.rotated import rotation
 from ..host import doctor
 from ._files import stamp
+from ._rotated import rotated_input
 
 
 class Inspect(io.ComfyNode):
@@ -43,6 +45,7 @@ class Inspect(io.ComfyNode):
                     tooltip="Name of the mended copy below ComfyUI's output folder; a number is "
                     "added. Empty: the file's own name with _repaired.",
                 ),
+                rotated_input(),
             ],
             outputs=[
                 io.String.Output(
@@ -56,17 +59,20 @@ class Inspect(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(
-        cls, file: str, repair: bool = False, filename_prefix: str | None = None
-    ) -> str:
+        cls, file: str, repair: bool = False, filename_prefix: str | None = None,
+        rotated: str | None = None,
+    ) -> str:  # fmt: skip
         """Other bytes under the same name are another input."""
         return stamp(*doctor.split_name(file))
 
     @classmethod
-    def execute(cls, file: str, repair: bool, filename_prefix: str | None = None) -> io.NodeOutput:
+    def execute(
+        cls, file: str, repair: bool, filename_prefix: str | None = None, rotated: str | None = None
+    ) -> io.NodeOutput:
         """Look at the file, and mend it if asked."""
-        path = doctor.find_file(file)
+        path, group = doctor.find_file(file), rotation(rotated)
         prefix = filename_prefix or doctor.repaired_name(file)
-        found = doctor.repair(path, prefix) if repair else doctor.examine(path)
+        found = doctor.repair(path, prefix, group) if repair else doctor.examine(path, group)
         mended = "" if found.repaired is None else str(found.repaired)
         return io.NodeOutput(found.text(), mended, ui=ui.PreviewText(found.text()))
 

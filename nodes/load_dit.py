@@ -6,8 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..engine.rotated import rotation
 from ..host import load, paths
 from ..host.backends import backend_names
+from ._rotated import rotated_input
 from ._schemes import check, chosen, scheme_input
 
 AS_STORED = (load.AS_STORED,)
@@ -47,6 +49,7 @@ class LoadDiT(io.ComfyNode):
                     tooltip="Who multiplies. auto takes the fastest backend that can; kitchen is "
                     "ComfyUI's own.",
                 ),
+                rotated_input(),
             ],
             outputs=[
                 io.Model.Output(tooltip="The model."),
@@ -62,13 +65,16 @@ class LoadDiT(io.ComfyNode):
         return check(scheme, AS_STORED)
 
     @classmethod
-    def execute(cls, file: str, scheme: Any, backend: str | None = None) -> io.NodeOutput:
+    def execute(
+        cls, file: str, scheme: Any, backend: str | None = None, rotated: str | None = None
+    ) -> io.NodeOutput:
         """Load the file."""
         name = chosen(scheme)
         model, report = load.load_diffusion_model(
             paths.find("diffusion_models", file),
             None if name == load.AS_STORED else name,
             backend,
+            rotated=rotation(rotated),
         )
         return io.NodeOutput(model, report.text(), ui=ui.PreviewText(report.text()))
 

@@ -18,6 +18,7 @@ FOLDERS = {
     "engine.families": "FAMILY",
     "engine.fuse.adapters": "ADAPTER",
     "cli.verbs": "VERB",
+    "cli.benches": "BENCH",
 }
 
 

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """`convert SRC [--lora F[:S]]... [--scheme S] [--keep PATTERN]... --out DST`."""
+    """`convert SRC [--lora F[:S]]... [--scheme S] [--keep PATTERN]... [--format F] --out DST`."""
     add_source(parser)
     add_conversion(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="DST", help="the file to write")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DST",
+        help="the file to write; with --by-block a folder",
+    )
 
 
 def run(args: argparse.Namespace) -> Answer:

@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> Answer:
 def text(answer: Answer) -> str:
     """The measured table, the cards, the chart."""
     from ...engine.measure.table import text_table
+    from ...engine.specs import names
 
     rows = [
         (
@@ -55,6 +56,7 @@ def text(answer: Answer) -> str:
             text_table(head, rows),
             "\npublic models, predicted from names and shapes: what stays on a card\n",
             text_table(tuple(cards[0]), [tuple(row.values()) for row in cards]),
+            f"{len(names()) - len(cards)} more, and any scheme: fusequant plan NAME --scheme S",
             f"\nchart {answer['chart'] or answer['chart_refusal']}",
             f"files {answer['folder']}, {answer['seconds']:.0f} s",
         ]

@@ -6,20 +6,22 @@ import argparse
 import textwrap
 from pathlib import Path
 
+from ..options import add_rotated
 from ..text import columns, gigabytes
 from ..verb import Answer, Verb
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """`inspect FILE`."""
+    """`inspect FILE [--rotated [GROUP]]`."""
     parser.add_argument("file", type=Path, metavar="FILE", help="a checkpoint file or folder")
+    add_rotated(parser)
 
 
 def run(args: argparse.Namespace) -> Answer:
     """Headers, markers and scales; no weight is read."""
     from ...engine.inspect import inspect
 
-    return inspect(args.file).to_json()
+    return inspect(args.file, args.rotated).to_json()
 
 
 def text(answer: Answer) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..options import add_source
+from ..options import add_rotated, add_source
 from ..verb import Answer, Verb
 from .convert import text, write
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """`repair SRC --out DST`."""
+    """`repair SRC --out DST [--rotated [GROUP]]`."""
     add_source(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DST", help="the file to write")
+    add_rotated(parser)
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> Answer:
     source = open_source(args.source)
     from ...engine.rewrite import prepare_repair
 
-    return write(prepare_repair(source), args.out, quiet=args.json)
+    return write(prepare_repair(source, args.rotated), args.out, quiet=args.json)
 
 
 VERB = Verb("repair", "write the file that stock ComfyUI reads right", arguments, run, text)

@@ -6,6 +6,8 @@ from ..family import Rule
 
 # schemes whose activations have four bits too
 FOUR_BIT_ACTIVATIONS = ("nvfp4", "w4a4_convrot")
+# schemes whose codes lie in fewer columns than the weight has inputs
+FEWER_COLUMNS = ("int4_g128", "nvfp4", "w4a4_convrot", "w4a8")
 
 
 def only(pattern: str, why: str) -> Rule:
@@ -23,3 +25,8 @@ def modulation(pattern: str) -> Rule:
         "modulation: one row steers every token, too much for 4-bit activations",
         FOUR_BIT_ACTIVATIONS,
     )
+
+
+def width(pattern: str) -> Rule:
+    """A layer whose columns ComfyUI counts to know the model, which packed codes would belie."""
+    return Rule(pattern, "ComfyUI counts the columns of this one", FEWER_COLUMNS)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..family import Family, Rule, Shapes
-from ..layer import Layer, Part
+from ..family import Family, Rule
+from ..layer import Layer
 from . import _keep, _spelling
-from ._spelling import renames
+from ._spelling import Sign, known_by, renames
 
 _LAYER = "vision_model.encoder.layers.{}."
 _WAN = {
@@ -39,18 +39,8 @@ _WAN = {
 _CLASS, _POSITION = "visual.cls_embedding", "visual.pos_embedding"
 
 
-def spelling(shapes: Shapes) -> str | None:
-    """`core` by Hugging Face's first block, `wan` by Wan's joined q, k, v."""
-    if "vision_model.encoder.layers.0.self_attn.q_proj.weight" in shapes:
-        return "core" if not any(name.startswith("text_model.") for name in shapes) else None
-    needs = ("visual.transformer.0.attn.to_qkv.weight", "visual.patch_embedding.weight")
-    return "wan" if all(name in shapes for name in needs) else None
-
-
-def _seen_as(layer: Layer, key: str, shape: tuple[int, ...], transposed: bool = False) -> Layer:
-    """A plain layer's numbers in another shape."""
-    part = Part("none", layer.parts[0].tensors, view=shape, transposed=transposed)
-    return replace(layer, key=key, shape=shape, parts=(part,))
+# a tower with the text model that it was trained with, or with one that reads its images
+_TEXT = ("text_model.encoder.layers.0.self_attn.q_proj.weight", "model.embed_tokens.weight")
 
 
 def _convert(layer: Layer) -> list[Layer]:
@@ -66,13 +56,13 @@ def _convert(layer: Layer) -> list[Layer]:
         ]
     if layer.key == _CLASS:
         key = "vision_model.embeddings.class_embedding"
-        return [_seen_as(layer, key, layer.shape[-1:])]
+        return [_spelling.seen_as(layer, key, layer.shape[-1:])]
     if layer.key == _POSITION:
         key = "vision_model.embeddings.position_embedding.weight"
-        return [_seen_as(layer, key, layer.shape[-2:])]
+        return [_spelling.seen_as(layer, key, layer.shape[-2:])]
     if layer.key == "visual.head":
         key = "visual_projection.weight"
-        return [_seen_as(layer, key, layer.shape[::-1], transposed=True)]
+        return [_spelling.seen_as(layer, key, layer.shape[::-1], transposed=True)]
     place = _spelling.find(_WAN, module)
     return [replace(layer, key=place.module + leaf)] if place else []
 
@@ -89,7 +79,17 @@ FAMILY = Family(
     title="CLIP or SigLIP vision tower",
     kind="vision",
     loads_in="CLIPVisionLoader",
-    spelling=spelling,
+    spelling=known_by(
+        Sign(
+            "core",
+            all_of=("vision_model.encoder.layers.0.self_attn.q_proj.weight",),
+            none_of=_TEXT,
+        ),
+        Sign(
+            "wan",
+            all_of=("visual.transformer.0.attn.to_qkv.weight", "visual.patch_embedding.weight"),
+        ),
+    ),
     to_core=to_core,
     keep=(
         Rule(r"vision_model\.embeddings\..*", "position table: looked up, not multiplied"),

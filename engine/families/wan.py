@@ -1,11 +1,13 @@
-"""Wan 2.1 and 2.2 (T2V, I2V, TI2V, VACE, Animate, ...): FAMILY out. Core's names are Wan's own."""
+"""Wan 2.1 and 2.2 (T2V, I2V, TI2V, VACE, Fun, Animate, S2V, ...): FAMILY out.
+
+Core's names are Wan's own.
+"""
 
 from __future__ import annotations
 
-from ..family import Family, Rule, Shapes, Target
-from ..layer import Layer
-from . import _keep, _spelling
-from ._spelling import Place, renames
+from ..family import Family, Rule
+from . import _keep
+from ._spelling import Place, Sign, called_by, converted_by, known_by, renames, sides, stacked
 
 _ATTENTION = {
     "to_q": "q",
@@ -27,6 +29,52 @@ _BLOCK = {
     "norm3": "norm2",
     "scale_shift_table": "modulation",
 }
+_EMBEDDERS = {
+    "condition_embedder.text_embedder": "text_embedding",
+    "condition_embedder.time_embedder": "time_embedding",
+}
+_IMAGE = {
+    "norm1": "proj.0",
+    "ff.net.0.proj": "proj.1",
+    "ff.net.2": "proj.3",
+    "norm2": "proj.4",
+    "pos_embed": "emb_pos",
+}
+
+
+def _as_map(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(channels) -> (1, channels, 1, 1)."""
+    return (1, *shape, 1, 1)
+
+
+_CONVS = "motion_encoder.enc.net_app.convs."
+_RESIDUAL = {  # of one block of the motion encoder; core has a blur before two of the convolutions
+    "conv1": ("conv1.0", None),
+    "conv1.act_fn": ("conv1.1", _as_map),
+    "conv2": ("conv2.1", None),
+    "conv2.act_fn": ("conv2.2", _as_map),
+    "conv_skip": ("skip.1", None),
+}
+_FACE = "face_adapter.fuser_blocks.{}."
+_ANIMATE = {
+    "motion_encoder.conv_in": Place(f"{_CONVS}0.0"),
+    "motion_encoder.conv_in.act_fn": Place(f"{_CONVS}0.1", seen_as=_as_map),
+    "motion_encoder.conv_out": Place(f"{_CONVS}8"),
+    "motion_encoder.motion_synthesis_weight": Place("motion_encoder.dec.direction", leaf=".weight"),
+    "motion_encoder.motion_network.{}": Place("motion_encoder.enc.fc.{}"),
+    **{
+        f"motion_encoder.res_blocks.{i}.{name}": Place(f"{_CONVS}{i + 1}.{core}", seen_as=shape)
+        for i in range(7)
+        for name, (core, shape) in _RESIDUAL.items()
+    },
+    **stacked(["face_adapter.{}.to_k", "face_adapter.{}.to_v"], f"{_FACE}linear1_kv"),
+    **renames(
+        {"to_q": "linear1_q", "to_out": "linear2", "norm_q": "q_norm", "norm_k": "k_norm"},
+        "face_adapter.{}.*",
+        f"{_FACE}*",
+    ),
+    **renames({x: f"{x}.conv" for x in ("conv1_local", "conv2", "conv3")}, *["face_encoder.*"] * 2),
+}
 _DIFFUSERS = {
     **renames(_BLOCK, "blocks.{}.*", "blocks.{}.*"),
     **renames(
@@ -34,56 +82,14 @@ _DIFFUSERS = {
         "vace_blocks.{}.*",
         "vace_blocks.{}.*",
     ),
-    **renames(
-        {
-            "text_embedder.linear_1": "text_embedding.0",
-            "text_embedder.linear_2": "text_embedding.2",
-            "time_embedder.linear_1": "time_embedding.0",
-            "time_embedder.linear_2": "time_embedding.2",
-            "time_proj": "time_projection.1",
-            "image_embedder.norm1": "img_emb.proj.0",
-            "image_embedder.ff.net.0.proj": "img_emb.proj.1",
-            "image_embedder.ff.net.2": "img_emb.proj.3",
-            "image_embedder.norm2": "img_emb.proj.4",
-            "image_embedder.pos_embed": "img_emb.emb_pos",
-        },
-        "condition_embedder.*",
-    ),
+    **sides(_EMBEDDERS, ("0", "2")),
+    **renames(_IMAGE, "condition_embedder.image_embedder.*", "img_emb.*"),
+    "condition_embedder.time_proj": Place("time_projection.1"),
     **renames({"proj_out": "head.head", "scale_shift_table": "head.modulation"}),
+    **_ANIMATE,
 }
 
-
-def spelling(shapes: Shapes) -> str | None:
-    """`core` by the head's modulation, `diffusers` by its condition embedder."""
-    if "head.modulation" in shapes and "blocks.0.self_attn.q.weight" in shapes:
-        return "core"
-    needs = (
-        "condition_embedder.time_proj.weight",
-        "blocks.0.attn1.to_q.weight",
-        "scale_shift_table",
-    )
-    return "diffusers" if all(name in shapes for name in needs) else None
-
-
-def to_core(layers: tuple[Layer, ...], spelled: str) -> tuple[Layer, ...]:
-    """Diffusers' Wan under core's names: renamed only, nothing is joined."""
-    if spelled == "core":
-        return layers
-
-    def place(module: str) -> Place | None:
-        return _spelling.find(_DIFFUSERS, module)
-
-    return tuple(_spelling.convert(layers, place))
-
-
-def aliases(shapes: Shapes) -> dict[str, Target]:
-    """Diffusers' names; those that both spellings use for different things are Wan's own."""
-    found = _spelling.targets(_DIFFUSERS, shapes)
-    own = {_spelling.split_leaf(key)[0] for key in shapes}
-    return {name: target for name, target in found.items() if name not in own}
-
-
-_QUANTIZED = (
+_LINEARS = (
     r"(?:vace_)?blocks\.\d+\.(?:self_attn\.[qkvo]|cross_attn\.(?:[qkvo]|k_img|v_img)|ffn\.[02])"
 )
 FAMILY = Family(
@@ -91,15 +97,30 @@ FAMILY = Family(
     title="Wan 2.1 and 2.2",
     kind="diffusion",
     loads_in="UNETLoader",
-    spelling=spelling,
-    to_core=to_core,
-    aliases=aliases,
+    spelling=known_by(
+        Sign("core", all_of=("head.modulation", "blocks.0.self_attn.q.weight")),
+        Sign(
+            "diffusers",
+            all_of=(
+                "condition_embedder.time_proj.weight",
+                "blocks.0.attn1.to_q.weight",
+                "scale_shift_table",
+            ),
+        ),
+    ),
+    to_core=converted_by(_DIFFUSERS),
+    aliases=called_by(_DIFFUSERS),
     keep=(
         Rule(r"text_embedding\..*", "text embedder: small, and every block reads its output"),
         Rule(r"time_(?:embedding|projection)\..*", "time embedder: it steers every token"),
-        Rule(r"img_emb\..*", "image embedder: small, and every block reads its output"),
-        Rule(r"head\..*", "final layer: its error goes straight into the latent"),
+        Rule(r"img_emb(?:_\w+)?\..*", "image embedder: small, and every block reads its output"),
+        Rule(r"head(?:_\w+)?\..*", "final layer: its error goes straight into the latent"),
         Rule(r"vace_blocks\.\d+\.(?:before|after)_proj", "joins the control branch to the model"),
-        _keep.only(_QUANTIZED, "outside the blocks' attention and feed-forward linears"),
+        Rule(r"(?:face|motion)_\w+\..*", "face branch: it carries the likeness and the expression"),
+        Rule(
+            r"(?:audio|music|casual_audio)_\w+\..*|trainable_cond_mask",
+            "sound branch: it moves the lips and the body",
+        ),
+        _keep.only(_LINEARS, "outside the blocks' attention and feed-forward linears"),
     ),
 )

@@ -21,7 +21,7 @@ SHARD = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 FIRST = {BLOCK: -1, PART: 0, SHARD: 1}  # number of the first piece; -1 is non_block
 
 MODEL_FOLDERS = re.compile(r"transformer(_\d+)?|unet")
-ALSO_MODELS = ("gguf-file", "pth-legacy")  # refused, but never passed over in silence
+ALSO_MODELS = ("pth-legacy",)  # refused, but never passed over in silence
 ASIDE = ("git-lfs-pointer", "file-empty", "file-all-zero", "html-page")  # a download that failed
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".gguf")
 NOT_MODELS = {
@@ -135,6 +135,6 @@ def _nothing(folder: Path) -> Refused:
     return Refused(
         "folder-without-model",
         found=f"{names or 'nothing'} in {folder}",
-        expected="a safetensors or torch file, its pieces, or a transformer/ folder with them",
+        expected="a safetensors, GGUF or torch file, its pieces, or a transformer/ folder of them",
         fix="give the folder that holds the model's weights, or the file itself",
     )

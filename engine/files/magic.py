@@ -15,7 +15,7 @@ LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled number 0x1950A
 MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"PK\x03\x04", "pth"),
     (0, b"PK\x05\x06", "zip-empty"),
-    (0, b"GGUF", "gguf-file"),
+    (0, b"GGUF", "gguf"),
     (0, b"\x89HDF\r\n\x1a\n", "hdf5-file"),
     (0, b"\x93NUMPY", "numpy-file"),
     (0, b"version https://git-lfs", "git-lfs-pointer"),
@@ -32,10 +32,6 @@ REFUSED: dict[str, tuple[str, str]] = {
     "file-empty": ("an empty file", AGAIN),
     "file-all-zero": ("nothing but zeros at its start: a download that never arrived", AGAIN),
     "zip-empty": ("an empty zip archive", AGAIN),
-    "gguf-file": (
-        "a GGUF file",
-        "open it with a GGUF loader node, or get the model as safetensors",
-    ),
     "hdf5-file": ("an HDF5 file", "get the model as safetensors"),
     "numpy-file": ("a NumPy array", "get the model as safetensors"),
     "onnx-file": ("an ONNX graph", "get the model as safetensors"),
@@ -62,7 +58,7 @@ REFUSED: dict[str, tuple[str, str]] = {
 
 
 def file_kind(path: Path) -> str:
-    """The kind of the file at `path`: `safetensors`, `pth`, `json` or a key of REFUSED."""
+    """The kind of the file at `path`: one of `single.READERS`, `json` or a key of REFUSED."""
     try:
         mode = path.stat()
         if not stat.S_ISREG(mode.st_mode):
@@ -108,7 +104,10 @@ def refuse(kind: str, path: Path) -> Refused:
     """The refusal of a file of a kind in REFUSED."""
     what, fix = REFUSED[kind]
     return Refused(
-        kind, found=f"{what} ({path.name})", expected="safetensors or a torch .pth archive", fix=fix
+        kind,
+        found=f"{what} ({path.name})",
+        expected="safetensors, GGUF or a torch .pth archive",
+        fix=fix,
     )
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ..source import Source
+from .calibration import calibrated
 from .folder import open_folder
 from .magic import file_kind
 from .sharded import open_index
@@ -16,6 +17,6 @@ def open_source(path: str | os.PathLike[str]) -> Source:
     """Open the checkpoint at `path`, a file or a folder. Headers only; torch is not imported."""
     where = Path(path)
     if os.path.isdir(where):
-        return open_folder(where)
+        return calibrated(open_folder(where))
     kind = file_kind(where)
-    return open_index(where) if kind == "json" else open_single(where, kind)
+    return calibrated(open_index(where) if kind == "json" else open_single(where, kind))

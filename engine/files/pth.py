@@ -7,6 +7,7 @@ storage uncompressed.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,15 @@ ENVELOPES = (
 DEPTH_LIMIT = 4
 SAFETENSORS_NAMES = {spelled: name for name, (_, spelled) in DTYPES.items() if name != "F4"}
 RESAVE = "load it with torch.load(file, weights_only=True) and save its tensors as safetensors"
+# (unpickled object, file) -> (tensors by name, metadata)
+Unwrap = Callable[[Any, str], tuple[dict[str, StoredTensor], dict[str, str]]]
 
 
-def open_pth(path: Path) -> FileSource:
-    """Open the archive at `path`; `metadata` tells what was unwrapped and what was left out."""
+def open_pth(path: Path, unwrap: Unwrap | None = None) -> FileSource:
+    """Open the archive at `path`; `metadata` tells what was unwrapped and what was left out.
+
+    `unwrap` finds the tensors in the unpickled object; None: those of a state dict.
+    """
     handle = path.open("rb")
     try:
         archive = Archive(handle, path.name)
@@ -46,7 +52,7 @@ def open_pth(path: Path) -> FileSource:
         if pickled.size > PICKLE_CAP:
             raise too_long(f"{pickled.size} bytes", path.name)
         content = describe(archive.read(pickled), path.name)
-        named, metadata = _state_dict(content, path.name)
+        named, metadata = (unwrap or _state_dict)(content, path.name)
         tensors: dict[str, TensorSpec] = {}
         spans: dict[str, Span] = {}
         for name, stored in named.items():

@@ -24,10 +24,10 @@ INDEX_LIMIT = 32 << 20  # bytes; 100,000 tensors take 12 MB
 class ShardedSource:
     """A Source over opened files (see engine/source.py); of unequal metadata the first holds."""
 
-    def __init__(self, path: Path, shards: Iterable[Source]) -> None:
+    def __init__(self, path: Path, shards: Iterable[Source], kind: str = "sharded") -> None:
         self.path = path
         self._shards = tuple(shards)
-        self.kind = "sharded"
+        self.kind = kind
         self._owner: dict[str, Source] = {}
         tensors: dict[str, TensorSpec] = {}
         metadata: dict[str, str] = {}

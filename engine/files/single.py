@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from .gguf import open_gguf
 from .magic import file_kind, refuse, unreadable
 from .mapping import FileSource
 from .pth import open_pth
@@ -13,6 +14,7 @@ from .safetensors import open_safetensors
 READERS: dict[str, Callable[[Path], FileSource]] = {
     "safetensors": open_safetensors,
     "pth": open_pth,
+    "gguf": open_gguf,
 }
 
 

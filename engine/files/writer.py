@@ -20,7 +20,7 @@ from types import TracebackType
 from ..errors import Refused
 from ..tensors import DTYPES, TensorSpec
 
-_SPARE_BYTES = 16 << 20  # what the file system may need beside the data
+SPARE_BYTES = 16 << 20  # what the file system may need beside the data
 _SYNC_EVERY_BYTES = 128 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
@@ -173,11 +173,11 @@ class Writer:
                 fix="choose another --out; to see what would be written, use `fusequant plan`",
             )
         free = shutil.disk_usage(folder).free
-        if free < self.size_bytes + _SPARE_BYTES:
+        if free < self.size_bytes + SPARE_BYTES:
             raise Refused(
                 "disk-full",
                 found=f"{free / 1e9:.2f} GB free in {folder}",
-                expected=f"{(self.size_bytes + _SPARE_BYTES) / 1e9:.2f} GB for the new file",
+                expected=f"{(self.size_bytes + SPARE_BYTES) / 1e9:.2f} GB for the new file",
                 fix="free some space or choose --out on another disk",
             )
 

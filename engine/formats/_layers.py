@@ -105,14 +105,14 @@ class Reading:
         else:
             scheme = self._scaled(name, weight, scale, claim)
             tensors["scale"] = scale.name
-        tensors |= self._input_scale(name, module)
+        tensors |= self.input_scale(name, module)
         settings = dict(claim.settings)
         if scheme == "fp8_block128":
             settings["group_size"] = 128
         part = Part(claim.scheme or scheme, tensors, settings)
         self.add(Layer(weight.name, weight.shape, self.dtype, (part,)))
 
-    def _input_scale(self, name: str, module: Module) -> dict[str, str]:
+    def input_scale(self, name: str, module: Module) -> dict[str, str]:
         """The static scale of the layer's input, where there is one."""
         for key in INPUT_SCALES:
             if key in module:
@@ -163,7 +163,7 @@ class Reading:
 
     def contents(self, format_name: str) -> Contents:
         """What is left is plain, a marker, or a scale without a weight; then the whole."""
-        ignored = [name for name in self.used if leaf(name) in SCALES]
+        ignored = list(self.used)  # what no layer reads
         for name, spec in self.source.tensors.items():
             if name in self.used:
                 continue
@@ -177,7 +177,7 @@ class Reading:
                 self.plain(spec)
         read = {name for layer in self.layers.values() for name in _tensors(layer)}
         order = {name: at for at, name in enumerate(self.source.tensors)}
-        layers = sorted(self.layers.values(), key=lambda layer: order[layer.key])
+        layers = sorted(self.layers.values(), key=lambda x: order[x.parts[0].tensors["weight"]])
         return Contents(
             format_name,
             tuple(layers),

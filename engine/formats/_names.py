@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from ..ggml import TYPE_MARK
 from ..source import Source
 from ..tensors import FLOATS, FP8, TensorSpec
 
 SCALES = ("weight_scale", "scale_weight", "weight_scale_inv")
 INPUT_SCALES = ("input_scale", "scale_input")
 MARKERS = ("comfy_quant", "scaled_fp8")
-COMPANIONS = frozenset((*SCALES, *INPUT_SCALES, *MARKERS))
+# what lies beside packed codes: scales of groups, rows or everything, levels, smoothing
+PACKED_SCALES = (
+    "weight_scale_2", "weight_s_rel", "weight_s_channel", "weight_codebook", "pre_quant_scale",
+)  # fmt: skip
+COMPANIONS = frozenset((*SCALES, *INPUT_SCALES, *MARKERS, *PACKED_SCALES))
 # what adapters are called in LoRA files, and no parameter of a model
 ADAPTER_SIGNS = (
     ".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", "_lora.down.", "_lora.up.", ".lora.down.",
@@ -24,6 +29,7 @@ INDEX_SIGNS = ("index", "indices", "ids", "position")
 
 # what other tools put beside an int8 weight
 STATE = ("SCB", "weight_format", "CB", "SCBt")
+QUANT_STATE = ".quant_state.bitsandbytes__"
 
 Module = dict[str, TensorSpec]
 
@@ -47,6 +53,12 @@ def modules(source: Source) -> dict[str, Module]:
     return found
 
 
+def is_gguf(source: Source) -> bool:
+    """The tensors come from GGUF files: each has a ggml type."""
+    known = source.metadata
+    return bool(source.tensors) and all(TYPE_MARK + name in known for name in source.tensors)
+
+
 def is_adapter(source: Source) -> bool:
     """The names are those of a LoRA file."""
     text = "\n".join(source.tensors) + "\n"  # one search over all names is the fast one
@@ -65,15 +77,21 @@ def is_plain(spec: TensorSpec) -> bool:
 
 def is_closed(source: Source) -> bool:
     """Nothing but plain tensors, 8-bit codes, and what the dialects read here put beside them."""
-    known = not is_adapter(source) and all(
+    marked = has_marker(source)
+    known = not (is_adapter(source) or is_gguf(source)) and all(
         is_plain(spec)
         or (spec.dtype in FP8 and not leaf(name).startswith("_"))
         or (spec.dtype == "I8" and leaf(name) == "weight")
+        or (spec.dtype == "U8" and leaf(name) == "weight" and marked)
         or leaf(name) in COMPANIONS
         for name, spec in source.tensors.items()
     )
     return known and not any(
-        name.rpartition(".")[2] in STATE and f"{name.rpartition('.')[0]}.weight" in source.tensors
+        QUANT_STATE in name
+        or (
+            name.rpartition(".")[2] in STATE
+            and f"{name.rpartition('.')[0]}.weight" in source.tensors
+        )
         for name in source.tensors
     )
 

@@ -11,6 +11,15 @@ from ..source import Source
 from ..tensors import TensorSpec
 
 BLOCK = 128
+RUN_BYTES, RUNS = 1 << 16, 16
+# highest bytes that a number which is not finite may have
+TOPS = {
+    "F64": b"\x7f\xff",
+    "F32": b"\x7f\xff",
+    "BF16": b"\x7f\xff",
+    "F16": bytes((*range(0x7C, 0x80), *range(0xFC, 0x100))),
+    "F8_E8M0": b"\xff",
+}
 
 
 def fit(weight: TensorSpec, scale: TensorSpec, columns: int | None = None) -> str:
@@ -61,6 +70,31 @@ def check_numbers(source: Source, scale: TensorSpec, layer: str) -> list[Problem
     if any(bits.sign < number and number & (bits.sign - 1) < bits.infinite for number in numbers):
         found.append(("scale-negative", "scales below zero"))
     return [tell(kind, text, layer) for kind, text in found]
+
+
+def check_grid(source: Source, grid: TensorSpec, layer: str) -> list[Problem]:
+    """NaN and infinity among many scales; of a grid of more than a MiB some runs are read."""
+    bits = BITS.get(grid.dtype)
+    if bits is None:
+        return [tell("scale-dtype", f"{grid.name} of dtype {grid.dtype}", layer)]
+    width = grid.size_bytes // max(1, grid.elements)
+    for at in _runs(grid.size_bytes):
+        data = source.read_bytes(grid.name, at, min(RUN_BYTES, grid.size_bytes - at))
+        tops = data[width - 1 :: width]  # bytes are little-endian: sign and exponent come last
+        if len(tops.translate(None, TOPS[grid.dtype])) == len(tops):
+            continue
+        numbers = memoryview(data).cast(bits.code)  # type: ignore[call-overload]
+        if max(number & (bits.sign - 1) for number in numbers) >= bits.infinite:
+            return [tell("scale-not-finite", f"NaN or infinity in {grid.name}", layer)]
+    return []
+
+
+def _runs(size_bytes: int) -> range:
+    """Where the runs that are read begin."""
+    if size_bytes <= RUN_BYTES * RUNS:
+        return range(0, size_bytes, RUN_BYTES)
+    step = (size_bytes - RUN_BYTES) // (RUNS - 1)
+    return range(0, size_bytes - RUN_BYTES + 1, step - step % 8)
 
 
 def same_numbers(source: Source, one: TensorSpec, other: TensorSpec) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from ..bits import all_zero
+from collections.abc import Callable
+
 from ..format import Contents, Format
-from ..layer import Layer, Part
 from ..source import Source
+from ._int4 import int4
 from ._layers import Claim, Reading, quantized_names
 from ._markers import DAMAGED, Marker, ids, markers
 from ._names import covering_marker, has_marker, is_closed, is_quantized
+from ._packed import PACKED, packed, rotates
+from ._svdquant import svdquant
+from ._tiles import hybrid_mxfp8, int8_blockwise
 
 GROUP = 128
 FLOAT8_ON_INT8 = {"I8": "float8-marker-on-int8"}
@@ -23,8 +27,15 @@ CLAIMS = {
     "float8_e4m3fn_blockwise": Claim(("block128", "tensor"), E4M3),
     "int8_tensorwise": Claim(("tensor", "row"), INT8_ON_FLOAT8),
 }
-INT4 = "awq_w4a16"
-READ = frozenset((*CLAIMS, INT4))
+# format id: who lists a layer whose codes are more than one tensor and its scale
+READERS: dict[str, Callable[[Reading, str, Marker], None]] = {
+    "awq_w4a16": int4,
+    "int8_blockwise": int8_blockwise,
+    "svdquant_w4a4": svdquant,
+    **dict.fromkeys(PACKED, packed),
+    "hybrid_mxfp8": hybrid_mxfp8,
+}
+READ = frozenset((*CLAIMS, *READERS))
 
 
 def detect(source: Source) -> bool:
@@ -63,44 +74,6 @@ def claim_of(marker: Marker, reading: Reading, name: str) -> Claim:
     )
 
 
-def rotates(group: int, shape: tuple[int, ...]) -> bool:
-    """The group is a power of 4 that divides the inputs of a matrix."""
-    power = group >= 4 and group & (group - 1) == 0 and group.bit_length() % 2 == 1
-    return power and len(shape) == 2 and shape[1] % group == 0
-
-
-def int4(reading: Reading, name: str, marker: Marker) -> None:
-    """List packed int4 codes: two a byte, scales and zeros [K / 128, N]."""
-    module = reading.modules[name]
-    weight, scale = module["weight"], reading.scale(name, module)
-    tensors = {"weight": weight.name}
-    rows, columns = (*weight.shape, 0, 0)[:2]
-    columns *= 2
-    zeros = module.get("weight_zeros")
-    if weight.dtype not in ("I8", "U8") or len(weight.shape) != 2 or columns % GROUP:
-        reading.tell("codes-shape", f"{weight.dtype} {list(weight.shape)} as packed int4", name)
-    group = marker.size("group_size", 64)
-    if group != GROUP:
-        reading.tell("block-size", f"int4 groups of {group}", name)
-    expected = (columns // GROUP, rows)
-    for spec in (scale, zeros) if group == GROUP else ():
-        if spec is not None and spec.shape != expected:
-            found = f"{spec.name} {list(spec.shape)} where {list(expected)} fits"
-            reading.tell("scale-shape", found, name)
-    if scale is None:
-        reading.tell("int8-without-scale", "packed int4 codes alone", name)
-    else:
-        tensors["scale"] = scale.name
-    if zeros is not None:
-        tensors["zeros"] = zeros.name
-        if not all_zero(reading.source, zeros):
-            reading.tell("zeros-not-zero", f"{zeros.name} with other numbers than 0", name)
-    part = Part("int4_g128", tensors, {"group_size": GROUP})
-    halves = scale is not None and scale.dtype in ("BF16", "F16")  # written again as they are
-    dtype = scale.dtype if scale is not None and halves else reading.dtype
-    reading.add(Layer(weight.name, (rows, columns), dtype, (part,)))
-
-
 def mark(reading: Reading, name: str, marker: Marker) -> None:
     """List the layer that a marker belongs to."""
     weight = reading.modules.get(name, {}).get("weight")
@@ -108,8 +81,10 @@ def mark(reading: Reading, name: str, marker: Marker) -> None:
         reading.tell("marker-not-json", f"a marker of {marker.broken}", name)
     elif weight is None:
         reading.tell("marker-without-layer", f"{marker.id} for no weight", name)
-    elif marker.id == INT4:
-        int4(reading, name, marker)
+    elif marker.id in READERS:
+        READERS[marker.id](reading, name, marker)
+    elif weight.dtype == "U8":
+        reading.tell("codes-shape", f"U8 {list(weight.shape)} as {marker.id}", name)
     elif is_quantized(weight):
         group = marker.size("group_size", GROUP)
         if marker.id == "float8_e4m3fn_blockwise" and group != GROUP:
@@ -144,5 +119,8 @@ FORMAT = Format(
     detect,
     split,
     core_reads=True,
-    notes=("float8_e4m3fn_rowwise, float8_e4m3fn_blockwise and awq_w4a16 need our loader",),
+    notes=(
+        "float8_e4m3fn_rowwise, float8_e4m3fn_blockwise, awq_w4a16, int8_blockwise, hybrid_mxfp8 "
+        "and svdquant_w4a4 need our loader",
+    ),
 )

@@ -12,18 +12,6 @@ from ._markers import DAMAGED, ids, markers
 from ._names import has_marker
 from .core import READ
 
-STOCK = "open it with the stock loader, or quantize the unquantized checkpoint instead"
-# format id: (whose, what to do)
-KNOWN = {
-    "nvfp4": ("ComfyUI nvfp4", STOCK),
-    "mxfp8": ("ComfyUI mxfp8", STOCK),
-    "convrot_w4a4": ("ComfyUI rotated int4", STOCK),
-    "asym_w4a8_int8": ("ComfyUI w4a8", STOCK),
-    "int8_blockwise": ("convert_to_quant int8 blocks", FROM_ORIGINAL),
-    "hybrid_mxfp8": ("convert_to_quant hybrid mxfp8", FROM_ORIGINAL),
-    "svdquant_w4a4": ("comfy-quants SVDQuant", FROM_ORIGINAL),
-}
-
 
 def detect(source: Source) -> bool:
     """Some marker names a format that is not read."""
@@ -36,14 +24,13 @@ def split(source: Source) -> Contents:
         marker.id for marker in markers(source).values() if marker.id and marker.id not in READ
     )
     name = counts.most_common(1)[0][0]
-    whose, fix = KNOWN.get(name, ("an unknown tool's format", FROM_ORIGINAL))
     scales = {spec.dtype for key, spec in source.tensors.items() if key.endswith(".weight_scale")}
     note = "; its F8_E8M0 scales stop stock ComfyUI too" if "F8_E8M0" in scales else ""
     raise Refused(
         f"format-{name.replace('_', '-')}",
-        found=f"{counts[name]} layers in {name} ({whose}){note}",
+        found=f"{counts[name]} layers in {name} (an unknown tool's format){note}",
         expected=f"one of {', '.join(sorted(READ))}",
-        fix=fix,
+        fix=FROM_ORIGINAL,
         layer=next(key for key, marker in markers(source).items() if marker.id == name),
     )
 

@@ -1,4 +1,4 @@
-"""Rows of numbers in, a bar chart as PNG out; without matplotlib, the reason why there is none."""
+"""Rows of numbers in, a bar chart out; without matplotlib, the reason why there is none."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .picture import write_png
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Rows = Sequence[tuple[str, Mapping[str, float]]]
+NO_MATPLOTLIB = "no chart: {}; install matplotlib to get one"
 
 # Okabe and Ito's colors, told apart by every kind of eye; blue first, then orange, green, ...
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
@@ -23,17 +26,24 @@ TOP_IN, LEGEND_IN, BOTTOM_IN, NOTE_LINE_IN = 0.52, 0.32, 0.58, 0.19
 
 
 def bars(path: str | Path, title: str, rows: Rows, unit: str = "", note: str = "") -> str | None:
-    """Write horizontal bars, one group a row and one color a series, as a PNG file.
+    """Write `bars_figure` as a PNG file. Returns None, or the reason why no chart could be made."""
+    figure = bars_figure(title, rows, unit, note)
+    if isinstance(figure, str):
+        return figure
+    write_png(figure, path)
+    return None
+
+
+def bars_figure(title: str, rows: Rows, unit: str = "", note: str = "") -> Figure | str:
+    """Horizontal bars, one group a row and one color a series; or why there are none.
 
     `rows` is [(label, {series: value})]; a series may be absent from a row, a value that is not
-    finite is written as `n/a`. `unit` goes under the axis, `note` in small print below. Returns
-    None, or the reason why no chart could be made.
+    finite is written as `n/a`. `unit` goes under the axis, `note` in small print below.
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        return f"no chart: {error}; install matplotlib to get one"
+        return NO_MATPLOTLIB.format(error)
     if not rows:
         return "no chart: there is nothing to show"
     series = list(dict.fromkeys(name for _, values in rows for name in values))
@@ -42,28 +52,23 @@ def bars(path: str | Path, title: str, rows: Rows, unit: str = "", note: str = "
     bottom = BOTTOM_IN + NOTE_LINE_IN * len(note.splitlines())
     height = top + inner + bottom
     figure = Figure(figsize=(WIDTH_IN, height), dpi=160, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
     characters = min(LABEL_CHARACTERS, max(len(label) for label, _ in rows))
     left = 0.04 + 0.0092 * characters
     axes = figure.add_axes((left, bottom / height, 0.965 - left, inner / height))
     _draw_bars(axes, rows, series)
     _dress(axes, rows, unit)
     if len(series) > 1:
-        axes.legend(
-            loc="lower left",
-            bbox_to_anchor=(-0.01, 1.0),
-            ncols=len(series),
-            frameon=False,
-            fontsize=9,
-            labelcolor=INK,
-            handlelength=1.0,
-            handleheight=1.0,
-            columnspacing=1.4,
-            borderaxespad=0.3,
-        )
+        _legend(axes, len(series))
     _write_texts(figure, title, note, height)
-    canvas.print_png(str(path))
-    return None
+    return figure
+
+
+def _legend(axes: Axes, columns: int) -> None:
+    """The colors of the series in one line above the bars."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns, frameon=False, fontsize=9,
+        labelcolor=INK, handlelength=1.0, handleheight=1.0, columnspacing=1.4, borderaxespad=0.3,
+    )  # fmt: skip
 
 
 def _draw_bars(axes: Axes, rows: Rows, series: Sequence[str]) -> None:

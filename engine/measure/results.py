@@ -31,7 +31,12 @@ def write_result(folder: str | Path, result: Result) -> Path:
     gpu = result.hardware.get("gpu")
     device = str(gpu.get("name", "gpu")) if isinstance(gpu, Mapping) else "cpu"
     stem = re.sub(r"[^a-z0-9.]+", "-", f"{result.date}-{result.benchmark}-{device}".lower())
-    path = Path(folder) / f"{stem.strip('-')}.json"
+    return write_as(Path(folder) / f"{stem.strip('-')}.json", result)
+
+
+def write_as(path: str | Path, result: Result) -> Path:
+    """Write a result under a name of your own and return its path."""
+    path = Path(path)
     text = json.dumps({"version": VERSION, **vars(result)}, indent=1, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")

@@ -29,13 +29,13 @@ def quantize_to(dtype_name: str) -> Quantize:
     """scale = max(amax / largest code, 1e-30); weight (rows, k) -> codes (rows, k), scale ()."""
 
     def quantize(
-        weight: torch.Tensor, amax: torch.Tensor | None = None, dtype: str = "BF16"
+        weight: torch.Tensor, whole: torch.Tensor | None = None, dtype: str = "BF16"
     ) -> dict[str, torch.Tensor]:
         import torch
 
         from ...kernels import ops
 
-        codes, scale = ops.quantize_fp8(weight, amax, getattr(torch, dtype_name))
+        codes, scale = ops.quantize_fp8(weight, whole, getattr(torch, dtype_name))
         return {"weight": codes, "scale": scale}
 
     return quantize

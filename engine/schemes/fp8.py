@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..scheme import Scheme, Tensor
 from ._fp8 import dequantize, linear, pieces_of, quantize_to
+from ._whole import LARGEST
 
 SCHEME = Scheme(
     name="fp8",
@@ -17,5 +18,6 @@ SCHEME = Scheme(
     linear=linear,
     worst_error=0.03,
     row_axis={"weight": 0},
+    survey=LARGEST,
     aliases={"fp8-scaled": None, "diffsynth-fp8": None, "fp8-e4m3": None, "float8-e4m3fn": None},
 )

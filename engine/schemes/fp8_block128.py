@@ -26,7 +26,7 @@ def pieces(n: int, k: int, dtype: str) -> dict[str, Piece]:
 
 
 def quantize(
-    weight: torch.Tensor, amax: torch.Tensor | None = None, dtype: str = "BF16"
+    weight: torch.Tensor, whole: torch.Tensor | None = None, dtype: str = "BF16"
 ) -> dict[str, torch.Tensor]:
     """scale = max(tile amax, 1e-4) / 448; weight (rows, k) -> codes (rows, k), scale per tile."""
     from ...kernels import ops
@@ -84,5 +84,6 @@ SCHEME = Scheme(
     worst_error=0.03,
     core_reads="no: our loader",
     row_step=128,
+    rows_per={"scale": 128},
     aliases={"fp8-b128-deepgemm": "deepgemm"},
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..scheme import Scheme, Tensor
 from ._fp8 import dequantize, linear, pieces_of, quantize_to
+from ._whole import LARGEST
 
 SCHEME = Scheme(
     name="fp8_e5m2",
@@ -17,5 +18,6 @@ SCHEME = Scheme(
     linear=linear,
     worst_error=0.06,
     row_axis={"weight": 0},
+    survey=LARGEST,
     aliases={"float8-e5m2": None},
 )

@@ -38,7 +38,7 @@ def pieces(n: int, k: int, dtype: str) -> dict[str, Piece]:
 
 
 def quantize(
-    weight: torch.Tensor, amax: torch.Tensor | None = None, dtype: str = "BF16"
+    weight: torch.Tensor, whole: torch.Tensor | None = None, dtype: str = "BF16"
 ) -> dict[str, torch.Tensor]:
     """s = 2 amax / 15 per group; (rows, k) -> codes (rows, k / 2), scale, zeros (k / 128, rows)."""
     import torch

@@ -20,7 +20,7 @@ def pieces(n: int, k: int, dtype: str) -> dict[str, Piece]:
 
 
 def quantize(
-    weight: torch.Tensor, amax: torch.Tensor | None = None, dtype: str = "BF16"
+    weight: torch.Tensor, whole: torch.Tensor | None = None, dtype: str = "BF16"
 ) -> dict[str, torch.Tensor]:
     """scale = max(row amax / 127, 1e-30); weight (rows, k) -> codes (rows, k), scale (rows, 1)."""
     from ...kernels import ops

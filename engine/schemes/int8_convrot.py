@@ -38,7 +38,7 @@ def pieces(n: int, k: int, dtype: str) -> dict[str, Piece]:
 
 
 def quantize(
-    weight: torch.Tensor, amax: torch.Tensor | None = None, dtype: str = "BF16"
+    weight: torch.Tensor, whole: torch.Tensor | None = None, dtype: str = "BF16"
 ) -> dict[str, torch.Tensor]:
     """int8 per row of the rotated weight: weight (rows, k) -> codes (rows, k), scale (rows, 1)."""
     from ...kernels import ops

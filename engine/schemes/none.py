@@ -19,7 +19,7 @@ def pieces(n: int, k: int, dtype: str) -> dict[str, Piece]:
 
 
 def quantize(
-    weight: torch.Tensor, amax: torch.Tensor | None = None, dtype: str = "BF16"
+    weight: torch.Tensor, whole: torch.Tensor | None = None, dtype: str = "BF16"
 ) -> dict[str, torch.Tensor]:
     """The weight in `dtype`: (rows, k) -> (rows, k)."""
     from ..tensors import torch_dtype

@@ -25,7 +25,10 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Spec:
-    """A header-only source. `file` is the name of the public file that has this header."""
+    """A header-only source. `file` is the name of the public file that has this header.
+
+    `detected_as`: what ComfyUI's own detection takes the header for, empty where it was not asked.
+    """
 
     name: str
     title: str
@@ -34,6 +37,7 @@ class Spec:
     path: Path
     tensors: Mapping[str, TensorSpec]
     metadata: Mapping[str, str]
+    detected_as: str = ""
     kind: str = "spec"
 
     def read_bytes(self, name: str, at: int = 0, size: int | None = None) -> bytes:
@@ -87,6 +91,7 @@ def spec(name: str) -> Spec:
         path=path,
         tensors=_tensors(facts["tensors"], facts["dtype"]),
         metadata={"format": "pt"},
+        detected_as=facts["detected_as"],
     )
 
 

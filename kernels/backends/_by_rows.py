@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch.nn import functional
 
@@ -109,3 +111,30 @@ def _grouped(
     if zeros is not None:
         values.add_(zeros.t().unsqueeze(-1).to(dtype))
     return values.view(rows, 2 * half)
+
+
+def plain_linear(x: Tensor, runs: Iterable[Tensor], outputs: int, bias: Tensor | None) -> Tensor:
+    """(M, K) times runs of widened rows, which make (N, K) one below the other -> (M, N)."""
+    result, start = x.new_empty((x.shape[0], outputs)), 0
+    added = None if bias is None else bias.to(torch.float32)
+    for wide in runs:
+        stop = start + wide.shape[0]
+        sums = functional.linear(x.to(wide.dtype), wide)
+        if added is not None:
+            sums = sums.to(torch.float32).add_(added[start:stop])
+        result[:, start:stop] = sums
+        start = stop
+    return result
+
+
+def blocks_of_rows(rows: int, k: int, elements: int, multiple: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of runs of rows of about so many elements, each a multiple of `multiple`.
+
+    The last run takes what would be less than `multiple` with it.
+    """
+    step = max(multiple, elements // max(k, 1) // multiple * multiple)
+    start = 0
+    while start < rows:
+        stop = rows if rows - start < step + multiple else start + step
+        yield start, stop
+        start = stop

@@ -9,6 +9,7 @@ import torch
 
 from ..constraints import Dtypes, On, OneNumber
 from ..registry import Backend, Claim
+from . import _kitchen_blocks
 
 Tensor = torch.Tensor
 FLOAT32 = 0  # comfy-kitchen's number for the output dtype
@@ -128,5 +129,6 @@ BACKEND = Backend(
             error=0.02,
         ),
         Claim("int4_linear", int4_linear, {"x": _HALVES}, error=0.02),
+        *_kitchen_blocks.CLAIMS,
     ),
 )

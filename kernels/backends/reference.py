@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from ..hadamard import hadamard
 from ..registry import Backend, Claim
+from . import _reference_blocks, _reference_rotated
+from ._formulas import multiply, rotated
 
 Tensor = torch.Tensor
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
@@ -25,9 +26,7 @@ def row_amax(weight: Tensor) -> Tensor:
 
 def rotate_groups(weight: Tensor, group_size: int) -> Tensor:
     """(N, K) -> (N, K) float32, each group times H as one matmul."""
-    values = weight.to(torch.float32)
-    grouped = values.reshape(values.shape[0], values.shape[-1] // group_size, group_size)
-    return torch.matmul(grouped, hadamard(group_size, weight.device).T).reshape(values.shape)
+    return rotated(weight, group_size)
 
 
 def quantize_fp8(weight: Tensor, amax: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -110,7 +109,7 @@ def dequantize_int4(weight: Tensor, scale: Tensor, zeros: Tensor | None, group_s
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(M, K), (N, K) -> (M, N)."""
-    return _multiply(x.to(torch.float32), weight.to(torch.float32), bias, x.dtype)
+    return multiply(x.to(torch.float32), weight.to(torch.float32), bias, x.dtype)
 
 
 def fp8_linear(
@@ -122,19 +121,19 @@ def fp8_linear(
     else:
         sx = input_scale.to(torch.float32).reshape(())
     values = _to_e4m3(x, sx).to(torch.float32) * sx
-    return _multiply(values, dequantize_fp8(weight, scale), bias, x.dtype)
+    return multiply(values, dequantize_fp8(weight, scale), bias, x.dtype)
 
 
 def fp8_weight_only_linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
     """(M, K), (N, K) fp8 -> (M, N)."""
-    return _multiply(x.to(torch.float32), dequantize_fp8(weight, scale), bias, x.dtype)
+    return multiply(x.to(torch.float32), dequantize_fp8(weight, scale), bias, x.dtype)
 
 
 def fp8_row_linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
     """(M, K), (N, K) e4m3 -> (M, N); x becomes e4m3 with one scale per row."""
     sx = (row_amax(x) / 448.0).clamp(min=1e-30)
     values = _to_e4m3(x, sx).to(torch.float32) * sx
-    return _multiply(values, dequantize_fp8(weight, scale), bias, x.dtype)
+    return multiply(values, dequantize_fp8(weight, scale), bias, x.dtype)
 
 
 def fp8_block128_linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
@@ -143,20 +142,20 @@ def fp8_block128_linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: T
     runs = functional.pad(x.to(torch.float32), (0, -k % 128)).reshape(rows, -1, 128)
     sx = runs.abs().amax(dim=-1, keepdim=True).clamp(min=1e-10) / 448.0
     values = (_to_e4m3(runs, sx).to(torch.float32) * sx).reshape(rows, -1)[:, :k]
-    return _multiply(values, dequantize_fp8_block128(weight, scale), bias, x.dtype)
+    return multiply(values, dequantize_fp8_block128(weight, scale), bias, x.dtype)
 
 
 def int8_linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
     """(M, K), (N, K) int8 -> (M, N); x becomes int8 with one scale per row."""
     values = dequantize_int8(*quantize_int8(x))
-    return _multiply(values, dequantize_int8(weight, scale), bias, x.dtype)
+    return multiply(values, dequantize_int8(weight, scale), bias, x.dtype)
 
 
 def int8_weight_only_linear(
     x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor
 ) -> Tensor:
     """(M, K), (N, K) int8 -> (M, N)."""
-    return _multiply(x.to(torch.float32), dequantize_int8(weight, scale), bias, x.dtype)
+    return multiply(x.to(torch.float32), dequantize_int8(weight, scale), bias, x.dtype)
 
 
 def int8_convrot_linear(
@@ -177,7 +176,7 @@ def int4_linear(
 ) -> Tensor:
     """(M, K), (N, K / 2) -> (M, N)."""
     values = dequantize_int4(weight, scale, zeros, group_size)
-    return _multiply(x.to(torch.float32), values, bias, x.dtype)
+    return multiply(x.to(torch.float32), values, bias, x.dtype)
 
 
 def _to_e4m3(values: Tensor, scale: Tensor) -> Tensor:
@@ -188,14 +187,6 @@ def _to_e4m3(values: Tensor, scale: Tensor) -> Tensor:
 def _spread(scale: Tensor, rows: int, k: int) -> Tensor:
     """Tile scales (ceil(rows / 128), ceil(k / 128)) -> (rows, k)."""
     return scale.repeat_interleave(128, 0)[:rows].repeat_interleave(128, 1)[:, :k]
-
-
-def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """x w.T + bias in float32, rounded once to `dtype`."""
-    result = x @ weight.T
-    if bias is not None:
-        result += bias.to(torch.float32)
-    return result.to(dtype)
 
 
 BACKEND = Backend(
@@ -226,5 +217,7 @@ BACKEND = Backend(
         Claim("int8_weight_only_linear", int8_weight_only_linear, error=0.004),
         Claim("int8_convrot_linear", int8_convrot_linear, error=0.015),
         Claim("int4_linear", int4_linear, error=0.004),
+        *_reference_blocks.CLAIMS,
+        *_reference_rotated.CLAIMS,
     ),
 )

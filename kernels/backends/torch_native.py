@@ -11,16 +11,13 @@ from .. import bits
 from ..constraints import Capability, Dtypes, MultipleOf, On, OneNumber, Probe
 from ..hadamard import hadamard
 from ..registry import Backend, Claim
+from . import _native_blocks, _native_rotated
 from ._by_rows import weight_only_linear
+from ._integers import integer_linear
 from .reference import TOP
 
 Tensor = torch.Tensor
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
-
-# What one block of int32 sums may take. On a CPU it has to come from what the allocator kept:
-# 16 MiB measured 1.5 times bf16's speed where 64 MiB and more measured 1.0 (12288 outputs).
-BLOCK_BYTES = {"cpu": 16 * 2**20}
-BLOCK_BYTES_ELSEWHERE = 256 * 2**20
 
 # A rotation on a CPU needs a copy or two of its rows. A quarter MiB each stays below what glibc
 # hands back to the system at every free; above it, page faults made it five times slower.
@@ -146,17 +143,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def int8_linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
     """(M, K), (N, K) int8 -> (M, N): exact int32 sums, in blocks of rows."""
-    outputs = weight.shape[0]
-    columns = scale.reshape(1, -1)
-    added = None if bias is None else bias.to(torch.float32)
-    budget = BLOCK_BYTES.get(x.device.type, BLOCK_BYTES_ELSEWHERE)
-    result = x.new_empty((x.shape[0], outputs))
-    step = max(32, budget // (4 * outputs))
-    for start in range(0, x.shape[0], step):
-        codes, sx = quantize_int8(x[start : start + step])
-        sums = (_int_mm(codes, weight) * columns).mul_(sx)
-        result[start : start + step] = sums if added is None else sums.add_(added)
-    return result
+    return integer_linear(x, quantize_int8, weight, scale, bias)
 
 
 def int8_convrot_linear(
@@ -274,24 +261,6 @@ def _to_e4m3(values: Tensor, scale: Tensor) -> Tensor:
     return _fresh(values).div_(scale).clamp_(-448.0, 448.0).to(E4M3)
 
 
-def _int_mm(x: Tensor, weight: Tensor) -> Tensor:
-    """(M, K) int8, (N, K) int8 -> (M, N) int32.
-
-    CUDA wants more than 16 rows, K and N in multiples of 8 (Turing: 32 for N): zeros fill up.
-    """
-    if x.device.type != "cuda":
-        return torch._int_mm(x, weight.t())
-    turing = torch.cuda.get_device_capability(x.device) < (8, 0)
-    rows, outputs = x.shape[0], weight.shape[0]
-    fill_k, fill_rows = -x.shape[1] % 8, max(0, 32 - rows)
-    fill_outputs = -outputs % (32 if turing else 8)
-    if fill_k or fill_rows:
-        x = functional.pad(x, (0, fill_k, 0, fill_rows))
-    if fill_k or fill_outputs:
-        weight = functional.pad(weight, (0, fill_k, 0, fill_outputs))
-    return torch._int_mm(x.contiguous(), weight.contiguous().t())[:rows, :outputs]
-
-
 _CPU = (On(("cpu",)),)
 _HERE = (On(("cpu", "cuda")),)
 _FLOATS = Dtypes((torch.bfloat16, torch.float16, torch.float32))
@@ -360,5 +329,7 @@ BACKEND = Backend(
             error=0.015,
         ),
         Claim("int4_linear", int4_linear, {"x": _VALUES}, error=0.006),
+        *_native_blocks.CLAIMS,
+        *_native_rotated.CLAIMS,
     ),
 )

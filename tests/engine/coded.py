@@ -1,8 +1,13 @@
-"""A stored weight for each codec, made from its definition: tensors, settings, numbers."""
+"""Stored weights for each codec, made from its definition: tensors, settings, numbers.
+
+The name is the codec's, or `codec:variant`.
+"""
 
 from __future__ import annotations
 
 import torch
+
+from . import coded_core, coded_gguf, coded_lightx2v, coded_tools
 
 Coded = tuple[dict[str, torch.Tensor], dict[str, object], torch.Tensor]
 N, K = 192, 256
@@ -16,4 +21,10 @@ def int8_blockwise() -> Coded:
     return {"weight": codes, "scale": scale}, {"group_size": 128}, codes * spread
 
 
-CODED: dict[str, Coded] = {"int8_blockwise": int8_blockwise()}
+CODED: dict[str, Coded] = {
+    "int8_blockwise": int8_blockwise(),
+    **coded_core.CODED,
+    **coded_gguf.CODED,
+    **coded_tools.CODED,
+    **coded_lightx2v.LIGHTX2V,
+}

@@ -27,6 +27,10 @@ EXPECTED = {
     "int8_convrot": (E, N, N, N, N, N, N, N, N, E, E, N),
     "int8_weight_only": (E, E, E, E, E, E, E, E, E, E, E, E),
     "int4_g128": (E, E, E, E, E, E, E, E, E, E, R, E),
+    "mxfp8": (E, E, E, E, E, E, N, N, E, E, R, E),
+    "nvfp4": (E, E, E, E, E, E, N, N, E, E, R, E),
+    "w4a4_convrot": (E, N, N, N, N, N, N, N, E, E, R, E),
+    "w4a8": (E, E, N, N, N, N, N, N, E, E, R, E),
     "none": (N, N, N, N, N, N, N, N, N, N, N, N),
 }
 
@@ -80,6 +84,10 @@ def test_auto_picks_what_the_device_does_not_refuse(device: str) -> None:
     assert (rule(scheme, device).support == N) == bool(others)
 
 
+def test_every_scheme_has_rows_of_its_own() -> None:
+    assert set(EXPECTED) == set(schemes())
+
+
 def test_auto_is_int8_on_tensor_cores_and_cpus() -> None:
     cuda = {device: AUTO[device][0] for device in CUDA}
     assert cuda.pop("sm_70") == "int8_weight_only"
@@ -101,7 +109,10 @@ def test_4_bit_on_mps_is_refused_with_what_to_use_instead() -> None:
     assert "int8_weight_only" in info.value.expected
 
 
-@pytest.mark.parametrize("scheme", [name for name in EXPECTED if name.startswith("fp8")])
+@pytest.mark.parametrize(
+    "scheme",
+    [*(name for name in EXPECTED if name.startswith("fp8")), "mxfp8", "nvfp4", "w4a8"],
+)
 def test_no_fp8_on_mps(scheme: str) -> None:
     with pytest.raises(Refused, match="no fp8 tensor can be on this device"):
         check(scheme, "mps")

@@ -14,113 +14,9 @@ from fusequant.engine.layer import Layer, Part
 from fusequant.engine.model import Model, families, recognise
 from fusequant.engine.specs import names, spec
 
-# tiny models with real names: (family, spelling, shapes)
-D = 256
-FLUX = {
-    "img_in.weight": (D, 64),
-    "double_blocks.0.img_attn.norm.key_norm.scale": (128,),
-    "double_blocks.0.img_attn.qkv.weight": (3 * D, D),
-    "single_blocks.0.linear1.weight": (7 * D, D),
-}
-FLUX_DIFFUSERS = {
-    "x_embedder.weight": (D, 64),
-    "context_embedder.weight": (D, 64),
-    "norm_out.linear.weight": (2 * D, D),
-    "transformer_blocks.0.norm1_context.linear.weight": (6 * D, D),
-    **{f"transformer_blocks.0.attn.to_{x}.weight": (D, D) for x in "qkv"},
-}
-QWEN = {
-    "txt_norm.weight": (64,),
-    "img_in.weight": (D, 64),
-    "transformer_blocks.0.attn.add_k_proj.weight": (D, D),
-    "transformer_blocks.0.img_mod.1.weight": (6 * D, D),
-    "__index_timestep_zero__": (0,),
-}
-WAN = {"head.modulation": (1, 2, D), "blocks.0.self_attn.q.weight": (D, D)}
-WAN_DIFFUSERS = {
-    "condition_embedder.time_proj.weight": (6 * D, D),
-    "blocks.0.attn1.to_q.weight": (D, D),
-    "scale_shift_table": (1, 2, D),
-}
-REFINER = {"txt_in.individual_token_refiner.blocks.0.norm1.weight": (D,)}
-HUNYUAN = {
-    "img_in.proj.weight": (D, 16, 1, 2, 2),
-    "double_blocks.0.img_attn.norm.key_norm.weight": (128,),
-    **REFINER,
-}
-LUMINA = {"cap_embedder.1.weight": (D, 64)}
-TINY = [
-    ("flux", "core", FLUX),
-    ("flux", "diffusers", FLUX_DIFFUSERS),
-    ("qwen_image", "core", QWEN),
-    ("wan", "core", WAN),
-    ("wan", "diffusers", WAN_DIFFUSERS),
-    ("hunyuan_video", "core", HUNYUAN | {"double_blocks.0.img_attn.qkv.weight": (3 * D, D)}),
-    ("hunyuan_video", "tencent", REFINER | {"double_blocks.0.img_attn_qkv.weight": (3 * D, D)}),
-    (
-        "hunyuan_video",
-        "split",
-        REFINER | {f"double_blocks.0.img_attn_{x}.weight": (D, D) for x in "qkv"},
-    ),
-    ("z_image", "core", LUMINA | {"noise_refiner.0.attention.qkv.weight": (3 * D, D)}),
-    (
-        "z_image",
-        "diffusers",
-        LUMINA | {f"noise_refiner.0.attention.to_{x}.weight": (D, D) for x in "qkv"},
-    ),
-    ("t5", "core", {"encoder.block.0.layer.0.SelfAttention.q.weight": (D, D)}),
-    (
-        "t5",
-        "wan",
-        {
-            "token_embedding.weight": (512, D),
-            "blocks.0.attn.q.weight": (D, D),
-            "blocks.0.ffn.gate.0.weight": (D, D),
-        },
-    ),
-    (
-        "clip",
-        "core",
-        {
-            "text_model.embeddings.token_embedding.weight": (512, D),
-            "text_model.encoder.layers.0.self_attn.q_proj.weight": (D, D),
-        },
-    ),
-    ("clip_vision", "core", {"vision_model.encoder.layers.0.self_attn.q_proj.weight": (D, D)}),
-    (
-        "clip_vision",
-        "wan",
-        {
-            "visual.transformer.0.attn.to_qkv.weight": (3 * D, D),
-            "visual.patch_embedding.weight": (D, 3, 14, 14),
-        },
-    ),
-    ("qwen_vl", "core", {"model.layers.0.self_attn.o_proj.weight": (D, D)}),
-    (
-        "qwen_vl",
-        "nested",
-        {
-            "model.language_model.layers.0.self_attn.o_proj.weight": (D, D),
-            "model.language_model.layers.0.self_attn.k_proj.bias": (512,),
-        },
-    ),
-]
+from .known import FLUX, FLUX_DIFFUSERS, OTHERS, QWEN, SPEC_FAMILIES, TINY, WAN, D
+
 IDS = [f"{name}-{spelling}" for name, spelling, _ in TINY]
-SPEC_FAMILIES = {
-    "clip-l": "clip",
-    "clip-vision-h": "clip_vision",
-    "flux1-dev": "flux",
-    "flux1-schnell": "flux",
-    "qwen-image-edit-2511": "qwen_image",
-    "qwen2.5-vl-7b": "qwen_vl",
-    "t5-xxl": "t5",
-    "umt5-xxl": "t5",
-    "wan2.1-i2v-14b-480p": "wan",
-    "wan2.1-t2v-14b": "wan",
-    "wan2.2-i2v-14b": "wan",
-    "wan2.2-t2v-14b": "wan",
-    "wan2.2-ti2v-5b": "wan",
-}
 
 
 def layer(key: str, shape: tuple[int, ...], dtype: str = "BF16") -> Layer:
@@ -141,6 +37,18 @@ def test_names_tell_family_and_spelling(family: str, spelling: str, shapes: Shap
 def test_no_two_families_claim_the_same_names(family: str, spelling: str, shapes: Shapes) -> None:
     claims = [f.name for f in families().values() if f.spelling(shapes)]
     assert claims == [family]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_only_resembles_a_family_is_not_taken_for_it(name: str) -> None:
+    claims = {f.name: f.spelling(OTHERS[name]) for f in families().values()}
+    assert {family for family, spelled in claims.items() if spelled} == set()
+
+
+def test_every_family_is_known_here() -> None:
+    named = {family for family, _, _ in TINY}
+    assert named == set(families()) - {"unknown"}
+    assert set(SPEC_FAMILIES.values()) == named
 
 
 @pytest.mark.parametrize("name", names())

@@ -12,6 +12,8 @@ from fusequant.engine.errors import Refused
 from fusequant.engine.files.open import open_source
 from fusequant.engine.read import formats, read
 
+from .tool_dialects import TOOLS, torchao_header
+
 E4M3 = torch.float8_e4m3fn
 Tensors = dict[str, torch.Tensor]
 NAME = "block.0.proj"
@@ -41,6 +43,13 @@ def i32(*shape: int) -> torch.Tensor:
     return torch.zeros(shape, dtype=torch.int32)
 
 
+def packed(qweight: torch.Tensor, qzeros: torch.Tensor) -> Tensors:
+    """One layer as GPTQ and AutoAWQ name its tensors."""
+    found = {"qweight": qweight, "qzeros": qzeros, "scales": torch.ones(2, 192).half()}
+    return {f"{NAME}.{leaf}": tensor for leaf, tensor in found.items()}
+
+
+SHAPE = torch.tensor([192, 256])
 # id: (tensors, metadata, dialect, kind of the refusal)
 REFUSED: dict[str, tuple[Tensors, dict[str, str], str, str]] = {
     **{
@@ -49,65 +58,86 @@ REFUSED: dict[str, tuple[Tensors, dict[str, str], str, str]] = {
             f"format-{name.replace('_', '-')}",
         )
         for name in (
-            "nvfp4", "mxfp8", "convrot_w4a4", "asym_w4a8_int8", "int8_blockwise", "hybrid_mxfp8",
-            "svdquant_w4a4", "never_heard_of",
+            "never_heard_of",
         )
     },
-    "awq-64": (
-        core(INT8[:, :128], torch.ones(4, 192), format="awq_w4a16", group_size=64),
-        {}, "core", "block-size",
-    ),
     "fp8-blocks-of-64": (
         core(FP8, torch.ones(3, 4), format="float8_e4m3fn_blockwise", group_size=64),
         {}, "core", "block-size",
     ),
     "int8-without-scales": (layer(INT8), {}, "int8_bare", "int8-without-scale"),
-    "lightx2v-nvfp4": (
-        layer(u8(192, 128), weight_scale=torch.ones(256, 16).to(E4M3), weight_global_scale=TENSOR),
+    "modelopt-nvfp4": (
+        layer(u8(192, 128), weight_scale=torch.ones(192, 16).to(E4M3), weight_scale_2=TENSOR),
         {}, "microscaled", "format-microscaled",
-    ),
-    "quanto": (
-        {f"{NAME}.weight._data": INT8, f"{NAME}.weight._scale": ROWS, **BIAS},
-        {}, "quanto", "format-quanto",
     ),
     "torchao": (
         {f"{NAME}._weight_qdata": INT8, f"{NAME}._weight_scale": ROWS, **BIAS},
         {}, "torchao", "format-torchao",
     ),
-    "torchao-fp8": (
-        {f"{NAME}._weight_qdata": FP8, f"{NAME}._weight_scale": ROWS, **BIAS},
-        {}, "torchao", "format-torchao",
+    "torchao-earlier": (
+        {f"{NAME}.weight:qdata": INT8, f"{NAME}.weight:scale": ROWS, **BIAS},
+        {}, "torchao", "format-torchao-earlier",
     ),
-    "bitsandbytes-int8": (
-        layer(INT8, SCB=ROWS.flatten(), weight_format=torch.tensor(0, dtype=torch.uint8)),
-        {}, "bitsandbytes", "format-bitsandbytes",
+    "torchao-unlisted": (
+        {f"{NAME}._weight_qdata": INT8, f"{NAME}._weight_scale": ROWS, **BIAS},
+        {"tensor_names": "[]"}, "torchao", "state-unread",
     ),
-    "bitsandbytes-nf4": (
-        {
-            f"{NAME}.weight": u8(24576, 1),
-            f"{NAME}.weight.absmax": torch.ones(768),
-            f"{NAME}.weight.quant_map": torch.ones(16),
-            f"{NAME}.weight.quant_state.bitsandbytes__nf4": u8(80),
-        },
-        {}, "bitsandbytes", "format-bitsandbytes",
+    **{
+        f"torchao-header-{at}": (
+            {f"{NAME}._weight_qdata": INT8, f"{NAME}._weight_scale": ROWS, **BIAS},
+            {"tensor_names": json.dumps([f"{NAME}.weight"]), f"{NAME}.weight": text},
+            "torchao", kind,
+        )
+        for at, (text, kind) in enumerate((
+            ("[]", "format-torchao"), ('{"_data": {}}', "format-torchao"),
+            ('{"_type": ["a"], "_data": {}}', "format-torchao-unknown"),
+            ('{"_type": "Int8Tensor", "_data": [1]}', "format-torchao"),
+            ("[" * 100_000, "format-torchao"),
+        ))
+    },
+    "torchao-damaged-header": (
+        {f"{NAME}._weight_qdata": INT8, f"{NAME}._weight_scale": ROWS, **BIAS},
+        {"tensor_names": json.dumps([f"{NAME}.weight"]), f"{NAME}.weight": "{"},
+        "torchao", "format-torchao",
     ),
-    "marlin": (
-        layer(i32(16, 384), weight_scale=torch.ones(2, 192).half()), {}, "marlin", "format-marlin"
-    ),
+    **{
+        f"torchao-{kind}": (
+            {f"{NAME}._weight_qdata": i32(192, 32), f"{NAME}._weight_scale": ROWS, **BIAS},
+            torchao_header(f"{kind}Tensor", ("qdata", "scale")), "torchao",
+            f"format-torchao-{kind.lower()}",
+        )
+        for kind in ("Int4TilePackedTo4d", "Int4PlainInt32", "MX", "NVFP4", "Never")
+    },
+    **{
+        f"bitsandbytes-{order}": (
+            layer(INT8, SCB=ROWS.flatten(), weight_format=torch.tensor(at, dtype=torch.uint8)),
+            {}, "bitsandbytes", f"format-bitsandbytes-{order}",
+        )
+        for at, order in ((1, "col32"), (2, "col-turing"), (3, "col-ampere"), (9, "unknown"))
+    },
     "marlin-workspace": (
-        layer(i32(16, 384), weight_workspace=i32(24)), {}, "marlin", "format-marlin"
+        layer(i32(16, 384), weight_workspace=i32(24)), {}, "marlin", "codes-without-scale"
     ),
-    "gptq": (
-        {f"{NAME}.qweight": i32(32, 192), f"{NAME}.qzeros": i32(2, 24), f"{NAME}.g_idx": i32(256)},
-        {}, "gptq", "format-gptq",
+    "gptq-act-order": (
+        packed(i32(32, 192), i32(2, 24)) | {f"{NAME}.g_idx": i32(256)},
+        {}, "gptq", "format-gptq-act-order",
+    ),
+    "gptq-3": (packed(i32(24, 192), i32(2, 18)), {}, "gptq", "format-gptq-3-bit"),
+    "awq": (packed(i32(256, 24), i32(2, 24)), {}, "gptq", "format-awq"),
+    "compressed-tensors-act-order": (
+        {
+            f"{NAME}.weight_packed": i32(192, 32), f"{NAME}.weight_scale": ROWS,
+            f"{NAME}.weight_shape": SHAPE, f"{NAME}.weight_g_idx": i32(256),
+        },
+        {}, "compressed_tensors", "format-compressed-tensors-act-order",
+    ),
+    "compressed-tensors-fp4": (
+        {f"{NAME}.weight_packed": u8(192, 128), f"{NAME}.weight_scale": FP8[:, :16]},
+        {}, "compressed_tensors", "format-compressed-tensors-fp4",
     ),
     "nunchaku": (
         {f"{NAME}.qweight": INT8, f"{NAME}.wscales": ROWS, f"{NAME}.lora_down": WEIGHT},
         {}, "nunchaku", "format-nunchaku",
-    ),
-    "compressed-tensors": (
-        {f"{NAME}.weight_packed": i32(192, 32), f"{NAME}.weight_scale": ROWS},
-        {}, "compressed_tensors", "format-compressed-tensors",
     ),
     "gguf-inside": (
         {f"{NAME}.weight": u8(192, 144)}, {"source": "model-Q4_K.gguf"},
@@ -170,7 +200,8 @@ def test_nothing_and_the_unknown_are_refused_by_name(opened):
 
 
 def test_two_dialects_in_one_file_are_refused(opened):
-    tensors = REFUSED["gptq"][0] | {f"b.{name}": x for name, x in REFUSED["quanto"][0].items()}
+    other = {f"b.{name}": x for name, x in TOOLS["quanto-qint8"].tensors.items()}
+    tensors = TOOLS["gptq"].tensors | other
     with pytest.raises(Refused) as refusal:
         read(opened(tensors))
     assert refusal.value.kind == "format-ambiguous"

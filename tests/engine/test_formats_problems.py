@@ -15,6 +15,8 @@ from fusequant.engine.files.open import open_source
 from fusequant.engine.problem_kinds import KINDS
 from fusequant.engine.read import examine, read
 
+from . import faults_blocks, problems_core, tool_faults
+
 E4M3, E5M2, E8M0 = torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e8m0fnu
 Tensors = dict[str, torch.Tensor]
 N, K = 192, 256
@@ -136,10 +138,11 @@ FAULTS: dict[str, list[tuple[Tensors, Tensors]]] = {
         (layer(INT8, weight_scale=torch.ones(2, 2)), UNMARKED),
         (layer(FP8, weight_scale=torch.ones(3, 4)), BLOCKS),
     ],
-    "zeros-not-zero": [(int4(1.0), int4(-0.0))],
     "codes-shape": [(marked(INT8[0], ROWS, format="awq_w4a16", group_size=128), int4(0.0))],
+    **problems_core.FAULTS,
 }  # fmt: skip
-CASES = [(kind, *pair) for kind, pairs in FAULTS.items() for pair in pairs]
+TABLES = (FAULTS, tool_faults.FAULTS, faults_blocks.FAULTS)
+CASES = [(kind, *pair) for table in TABLES for kind, pairs in table.items() for pair in pairs]
 
 
 @pytest.fixture
@@ -182,9 +185,10 @@ def test_unknowable_numbers_are_refused_others_are_read(kind, sick, healthy, ope
 def test_every_fault_of_a_format_has_a_case():
     of_inspect = {
         "not-finite", "no-core-format", "needs-newer-core", "vision-quantized", "clip-quantized",
-        "several-files", "family-unknown", "names-not-core",
+        "several-files", "family-unknown", "names-not-core", "other-tool",
+        "gguf-type",  # no safetensors file can have it: see test_gguf
     }  # fmt: skip
-    assert set(FAULTS) == set(KINDS) - of_inspect
+    assert {kind for table in TABLES for kind in table} == set(KINDS) - of_inspect
 
 
 @pytest.mark.parametrize(

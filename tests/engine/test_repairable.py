@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fusequant.engine.format import Contents
 from fusequant.engine.layer import Layer, Part
 from fusequant.engine.problem_kinds import tell
-from fusequant.engine.repairable import as_rotated, mend
+from fusequant.engine.repairable import mend
+from fusequant.engine.rotated import as_rotated
 
 
 def stored(scheme: str, shape=(192, 256), key="a.weight", **settings: object) -> Layer:
@@ -48,11 +51,48 @@ def test_codes_that_are_no_matrix_are_dequantized(layer):
     assert found.layers[0].why and not found.exact
 
 
-def test_joined_layers_are_quantized_again():
-    part = Part("int8", {"weight": "q.weight", "scale": "q.weight_scale"})
-    layer = Layer("qkv.weight", (576, 256), "BF16", (part, part, part))
+def joined(scheme: str, count: int = 3, edge: int = 256, **of_the_last: object) -> Layer:
+    parts = [
+        Part(scheme, {"weight": f"{x}.weight", "scale": f"{x}.scale"}, {}, (0, edge))
+        for x in "qkv"[:count]
+    ]
+    parts[-1] = replace(parts[-1], settings=of_the_last)
+    return Layer("qkv.weight", (count * edge, 256), "BF16", tuple(parts))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "home"),
+    [
+        ("int8", "int8"),
+        ("int8_weight_only", "int8_weight_only"),
+        ("int8_convrot", "int8_convrot"),
+        ("fp8_row", "fp8_row"),
+        ("fp8_block128", "fp8_block128"),
+        ("int4_g128", "int4_g128"),
+        ("fp8", "fp8_row"),
+    ],
+)
+def test_joined_layers_keep_their_codes(scheme, home):
+    found = mend(contents(joined(scheme)))
+    assert (found.layers[0].action, found.layers[0].scheme) == ("restate", home)
+    assert found.exact
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [joined("fp8_e5m2"), joined("fp8_block128", edge=192), joined("int8", convrot=True)],
+    ids=["no rows of e5m2", "cut inside a tile", "settings that differ"],
+)
+def test_joined_layers_that_no_scheme_holds_are_quantized_again(layer):
     found = mend(contents(layer)).layers[0]
-    assert (found.action, found.scheme) == ("requantize", "int8")
+    assert (found.action, found.scheme) == ("requantize", layer.scheme)
+
+
+def test_halves_of_one_weight_keep_its_scale():
+    part = Part("fp8", {"weight": "a.weight", "scale": "a.scale"})
+    halves = tuple(replace(part, rows=rows) for rows in ((96, 192), (0, 96)))
+    found = mend(contents(Layer("a.weight", (192, 256), "BF16", halves))).layers[0]
+    assert (found.action, found.scheme, found.opened_by) == ("restate", "fp8", "ComfyUI 0.33")
 
 
 def test_what_respelling_cannot_mend_is_left():

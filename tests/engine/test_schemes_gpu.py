@@ -12,6 +12,7 @@ CUDA = (pytest.param("cuda", marks=pytest.mark.gpu),) if torch.cuda.is_available
 DEVICES = ("cpu", *CUDA)
 SCHEMES = {name: scheme for name, scheme in schemes().items() if scheme.format_id}
 N, K, BOUND = 512, 1024, 0.03
+BOUNDS = {"w4a4_convrot": 0.2}  # activations in 4 bits where the device takes them
 # where two devices sum or divide in another order, a code may be the neighboring one
 FLIPS = 1e-3
 
@@ -73,4 +74,4 @@ def test_a_layer_is_x_times_the_dequantized_weight(
     except NoBackend as refused:
         pytest.fail(f"no backend multiplies {name} on {device}: {refused}")
     assert (got.device.type, got.dtype, got.shape) == (device, dtype, want.shape)
-    assert (got.double().cpu() - want).norm() <= BOUND * want.norm()
+    assert (got.double().cpu() - want).norm() <= BOUNDS.get(name, BOUND) * want.norm()

@@ -10,21 +10,52 @@ from fusequant.engine.errors import Refused
 from fusequant.engine.read import read
 from fusequant.engine.specs import names, spec
 
-# billions of parameters as published, to two digits behind the point
+# billions of parameters as published, to two digits behind the point; SD3.5's with the positions
+# that its files hold (of the large one 8.06 without them)
 BILLIONS = {
+    "chroma1-hd": 8.90,
+    "chroma1-radiance": 9.51,
+    "clip-g": 0.69,
     "clip-l": 0.12,
     "clip-vision-h": 0.63,
     "flux1-dev": 11.90,
     "flux1-schnell": 11.89,
+    "flux2-dev": 32.22,
+    "flux2-klein-4b": 3.88,
+    "flux2-klein-9b": 9.08,
+    "gemma-2-2b": 2.61,
+    "gemma-3-12b": 12.19,
+    "hidream-i1": 17.11,
+    "hunyuan-video-1.5": 8.33,
+    "hunyuan-video": 12.82,
+    "krea-2": 12.82,
+    "llama-3.1-8b": 8.03,
+    "ltx-2": 19.59,
+    "ltx-video-0.9-13b": 13.04,
+    "ltx-video-0.9-2b": 1.92,
+    "lumina-2": 2.61,
+    "mistral-small-flux2": 17.34,
+    "qwen-image-2.1": 7.12,
+    "qwen-image-2512": 20.43,
     "qwen-image-edit-2511": 20.43,
     "qwen2.5-vl-7b": 8.29,
+    "qwen3-4b": 4.02,
+    "qwen3-8b": 8.19,
+    "sd3.5-large": 8.15,
+    "sd3.5-medium": 2.47,
     "t5-xxl": 4.76,
     "umt5-xxl": 5.68,
     "wan2.1-i2v-14b-480p": 16.39,
+    "wan2.1-t2v-1.3b": 1.42,
     "wan2.1-t2v-14b": 14.29,
+    "wan2.1-vace-14b": 17.34,
+    "wan2.2-animate-14b": 17.27,
+    "wan2.2-fun-control-14b": 14.29,
     "wan2.2-i2v-14b": 14.29,
+    "wan2.2-s2v-14b": 16.30,
     "wan2.2-t2v-14b": 14.29,
     "wan2.2-ti2v-5b": 5.00,
+    "z-image-turbo": 6.15,
 }
 
 

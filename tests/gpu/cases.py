@@ -85,6 +85,7 @@ TINY_QWEN = Model(
 SCHEMES = (
     "fp8", "fp8_row", "fp8_block128", "fp8_e5m2",
     "int8", "int8_convrot", "int8_weight_only", "int4_g128",
+    "mxfp8", "nvfp4", "w4a4_convrot", "w4a8",
 )  # fmt: skip
 
 

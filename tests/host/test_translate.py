@@ -52,12 +52,11 @@ def stored(scheme: str, names: str, **settings: object) -> tuple[Memory, list[Pa
 def dequantized(state: Mapping[str, torch.Tensor], layer: str) -> tuple[str, torch.Tensor]:
     """(format id, numbers) of a layer of a state dict."""
     facts = json.loads(state[f"{layer}.comfy_quant"].numpy().tobytes())
-    names = {"weight": "weight", "scale": "weight_scale", "zeros": "weight_zeros"}
-    pieces = {r: state[f"{layer}.{n}"] for r, n in names.items() if f"{layer}.{n}" in state}
     scheme = next(
         s for s in all_schemes().values()
-        if s.format_id == facts["format"] and ("convrot" in facts) == ("convrot" in s.name)
+        if s.format_id == facts["format"] and (s.name == "int8_convrot") == ("convrot" in facts)
     )  # fmt: skip
+    pieces = {role: state[layer + p.suffix] for role, p in scheme.pieces(N, K, "BF16").items()}
     return facts["format"], scheme.dequantize(pieces, facts)
 
 
@@ -77,6 +76,7 @@ def test_a_whole_layer_keeps_its_codes(scheme: str) -> None:
         ("fp8_row", "float8_e4m3fn_rowwise"),
         ("int8", "int8_tensorwise"),
         ("int8_convrot", "int8_tensorwise"),
+        ("int4_g128", "awq_w4a16"),
     ],
 )
 def test_joined_parts_keep_their_codes(scheme: str, joined: str) -> None:
@@ -88,7 +88,7 @@ def test_joined_parts_keep_their_codes(scheme: str, joined: str) -> None:
     assert made.requantized == []
 
 
-@pytest.mark.parametrize("scheme", ["fp8_block128", "int4_g128"])
+@pytest.mark.parametrize("scheme", ["fp8_block128", "fp8_e5m2"])
 def test_parts_that_no_format_joins_are_quantized_again_and_named(scheme: str) -> None:
     source, parts, values = stored(scheme, "qk")
     made = translate((Layer("qk.weight", (2 * N, K), "BF16", tuple(parts)),), source)

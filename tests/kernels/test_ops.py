@@ -37,6 +37,18 @@ MADE: dict[str, Callable[[Tensor], Any]] = {
     "dequantize_int8": lambda w: ops.dequantize_int8(*int8(w)),
     "dequantize_int8_convrot": lambda w: ops.dequantize_int8_convrot(*int8(w), 16),
     "dequantize_int4": lambda w: ops.dequantize_int4(*int4(w)),
+    "quantize_mxfp8": ops.quantize_mxfp8,
+    "quantize_nvfp4": ops.quantize_nvfp4,
+    "quantize_w4a4": lambda w: ops.quantize_w4a4(w, 64),
+    "w4a8_codebook": lambda w: ops.w4a8_codebook(w, 16, 64),
+    "quantize_w4a8": lambda w: ops.quantize_w4a8(w, LEVELS.to(w.device), 16, 64),
+    "dequantize_mxfp8": lambda w: ops.dequantize_mxfp8(*mxfp8(w)),
+    "dequantize_nvfp4": lambda w: ops.dequantize_nvfp4(*nvfp4(w)),
+    "dequantize_w4a4": lambda w: ops.dequantize_w4a4(*w4a4(w), 64),
+    "dequantize_w4a8": lambda w: (
+        ops.dequantize_w4a8(*w4a8(w), LEVELS.to(w.device), 64),
+        ops.dequantize_w4a8(*w4a8(w), None, 64),
+    ),
 }
 LINEAR: dict[str, tuple[Callable[..., Tensor], Callable[[Tensor], Tensor]]] = {
     "linear": (lambda x, w, b: ops.linear(x, w, b), lambda w: w),
@@ -72,16 +84,37 @@ LINEAR: dict[str, tuple[Callable[..., Tensor], Callable[[Tensor], Tensor]]] = {
         lambda x, w, b: ops.int4_linear(x, *int4(w), bias=b),
         lambda w: ops.dequantize_int4(*int4(w)),
     ),
+    "mxfp8_linear": (
+        lambda x, w, b: ops.mxfp8_linear(x, *mxfp8(w), b),
+        lambda w: ops.dequantize_mxfp8(*mxfp8(w)),
+    ),
+    "nvfp4_linear": (
+        lambda x, w, b: ops.nvfp4_linear(x, *nvfp4(w), b),
+        lambda w: ops.dequantize_nvfp4(*nvfp4(w)),
+    ),
+    "w4a4_linear": (
+        lambda x, w, b: ops.w4a4_linear(x, *w4a4(w), 64, b),
+        lambda w: ops.dequantize_w4a4(*w4a4(w), 64),
+    ),
+    "w4a8_linear": (
+        lambda x, w, b: ops.w4a8_linear(x, *w4a8(w), LEVELS.to(w.device), 64, b),
+        lambda w: ops.dequantize_w4a8(*w4a8(w), LEVELS.to(w.device), 64),
+    ),
 }
+# what the stored codes of these are filled up to, so that a layer of them is (N, K) as it stands
+WHOLE = {"mxfp8_linear": 32, "nvfp4_linear": 16}
+GROUPS = {"int4": 128, "convrot": 16, "w4a": 64}
 ROWS: tuple[tuple[int, ...], ...] = ((), (1,), (2, 19), (0,))
 CODES = torch.ones(4, 64, dtype=torch.int8)
+BYTES, ONE = torch.zeros(3, 4, dtype=torch.uint8), torch.ones(1)
+LEVELS = torch.linspace(-0.97, 0.96, 16)
 ROTATIONS = ("rotate_groups", "quantize_int8_convrot")
 
 
-def made(make: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Callable[[Tensor], Any]:
-    """The reference's codes and scale, whatever backend is in force."""
+def made(make: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """The reference's codes and scales, whatever backend is in force."""
 
-    def run(weight: Tensor) -> tuple[Tensor, Tensor]:
+    def run(weight: Tensor) -> Any:
         with use_backend("reference"):
             return make(weight)
 
@@ -94,6 +127,9 @@ fp8, fp8_row, block = (
     made(ops.quantize_fp8_block128),
 )
 int8, int4 = made(ops.quantize_int8), made(ops.quantize_int4)
+mxfp8, nvfp4 = made(ops.quantize_mxfp8), made(ops.quantize_nvfp4)
+w4a4 = made(lambda w: ops.quantize_w4a4(w, 64))
+w4a8 = made(lambda w: ops.quantize_w4a8(w, LEVELS.to(w.device), 16, 64))
 rotated = made(lambda w: ops.quantize_int8_convrot(w, 16))
 
 
@@ -133,7 +169,7 @@ def on(backend: str, call: Callable[[], Any]) -> Any:
 
 def takes(op: str, k: int) -> bool:
     """Whether the op's group size divides k."""
-    return k % (128 if "int4" in op else 16 if "convrot" in op else 1) == 0
+    return k % next((size for part, size in GROUPS.items() if part in op), 1) == 0
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -197,7 +233,7 @@ def test_a_linear_keeps_its_bound_against_float64(
     bound = max(claim.error or 0.0 for claim in backends()[backend].claims if claim.op == op)
     ran = 0
     for shape, rows in product(((1, 256), (37, 256), (48, 112), (256, 384)), ROWS):
-        if not takes(op, shape[1]):
+        if not takes(op, shape[1]) or any(side % WHOLE.get(op, 1) for side in shape):
             continue
         weight, bias = numbers(shape, dtype, device), numbers(shape[:1], dtype, device) * 0.1
         x = numbers((shape[1], *rows), dtype, device).movedim(0, -1)  # not contiguous
@@ -290,6 +326,11 @@ def test_the_largest_e4m3_code_is_never_overrun() -> None:
         (lambda: ops.rotate_groups(torch.ones(4, 64), 32), "power of 4"),
         (lambda: ops.dequantize_fp8_block128(CODES, torch.ones(1, 2)), "need (1, 1)"),
         (lambda: ops.dequantize_int4(CODES, torch.ones(4, 1)), "need (1, 4)"),
+        (lambda: ops.dequantize_mxfp8(CODES, BYTES), "has to be (128, 4)"),
+        (lambda: ops.dequantize_nvfp4(CODES[:, :9], BYTES, ONE), "blocks of 16 do not divide 18"),
+        (lambda: ops.quantize_w4a4(torch.ones(4, 100), 64), "groups of 64 do not divide 100"),
+        (lambda: ops.dequantize_w4a8(CODES, BYTES, ONE, None, 64), "does not fit 4 rows"),
+        (lambda: ops.quantize_w4a8(torch.ones(4, 64), ONE, 16, 64), "has to be (16,)"),
     ),
 )  # fmt: skip
 def test_tensors_that_do_not_fit_are_named(call: Callable[[], Any], says: str) -> None:

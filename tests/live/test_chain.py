@@ -10,7 +10,8 @@ from .server import ComfyServer, Result
 
 SCHEMES = (
     "auto", "8-bit", "4-bit", "none", "fp8", "fp8_e5m2", "fp8_row", "fp8_block128", "int8",
-    "int8_convrot", "int8_weight_only", "int4_g128", "fp8-sgl",
+    "int8_convrot", "int8_weight_only", "int4_g128", "mxfp8", "nvfp4",
+    "w4a4_convrot", "w4a8", "fp8-sgl",
 )  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def test_what_is_no_vision_encoder_is_refused_by_name(facts: Facts) -> None:
 
 def _vit_h(path: Path) -> Path:
     """ViT-H at its real size; one block's numbers in every block, quick to make."""
-    shapes = tiny._shapes("clip-vision-h", {}, {})
+    shapes = tiny.shapes_of("clip-vision-h", {}, {})
     made: dict[str, torch.Tensor] = {}
     tensors = {}
     for key, shape in shapes.items():

@@ -17,7 +17,8 @@ from .inprocess import run_inside
 from .lora_files import lora_files
 from .server import ComfyServer
 
-CORE = ("fp8", "fp8_e5m2", "int8", "int8_convrot", "int8_weight_only")
+BLOCKS = ("mxfp8", "nvfp4", "w4a4_convrot", "w4a8")
+CORE = ("fp8", "fp8_e5m2", "int8", "int8_convrot", "int8_weight_only", *BLOCKS)
 OWN = ("fp8_row", "fp8_block128", "int4_g128")
 SCHEMES = (*CORE, *OWN)
 LAYERS = 26

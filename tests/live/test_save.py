@@ -16,7 +16,8 @@ from .graphs import Graph, sample, save_latent
 from .inprocess import run_inside
 from .server import ComfyServer
 
-CORE = ("fp8", "fp8_e5m2", "int8", "int8_convrot")
+BLOCKS = ("mxfp8", "nvfp4", "w4a4_convrot", "w4a8")
+CORE = ("fp8", "fp8_e5m2", "int8", "int8_convrot", *BLOCKS)
 OWN = ("fp8_row", "int4_g128")
 
 Facts = dict[str, list[dict[str, Any]]]
@@ -98,7 +99,7 @@ def latent_of(server: ComfyServer, graph: Graph, node: str) -> torch.Tensor:
     return load_file(server.path(result.files(node)[0]))["latent_tensor"]
 
 
-@pytest.mark.parametrize("scheme", ["fp8", "int8_convrot"])
+@pytest.mark.parametrize("scheme", ["fp8", "int8_convrot", *BLOCKS])
 def test_a_file_saved_by_the_node_gives_the_same_picture_in_a_stock_graph(
     server: ComfyServer, models: Models, scheme: str
 ) -> None:

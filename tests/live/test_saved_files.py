@@ -13,7 +13,10 @@ from .comfy import Comfy
 from .inprocess import run_inside
 
 # schemes whose format ComfyUI 0.33 has
-CORE_SCHEMES = ("none", "fp8", "fp8_e5m2", "int8", "int8_convrot", "int8_weight_only")
+CORE_SCHEMES = (
+    "none", "fp8", "fp8_e5m2", "int8", "int8_convrot", "int8_weight_only", "mxfp8", "nvfp4",
+    "w4a4_convrot", "w4a8",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("family", ["flux", "wan"])

@@ -12,16 +12,17 @@ from .inprocess import run_inside
 
 QUANTIZED = (
     "legacy", "core fp8", "core int8", "core int8_convrot", "core int4_g128", "core fp8_row",
+    "core nvfp4", "core mxfp8", "core w4a8", "core w4a4_convrot",
     "lightx2v int8", "lightx2v fp8",
 )  # fmt: skip
 SCHEMES = (
     "fp8", "fp8_e5m2", "fp8_row", "fp8_block128", "int8", "int8_convrot", "int8_weight_only",
-    "int4_g128",
+    "int4_g128", "mxfp8", "nvfp4", "w4a4_convrot", "w4a8",
 )  # fmt: skip
 CLIP_LAYERS, T5_LAYERS, T5_FOUR_BIT = 18, 168, 72
 # output error over the unquantized encoder, by scheme, of random weights with outliers
-BOUNDS = {"fp8_e5m2": 0.2, "int4_g128": 0.8}
-SMALL = 0.15
+BOUNDS = {"fp8_e5m2": 0.2, "int4_g128": 0.8, "nvfp4": 0.8, "w4a4_convrot": 0.8, "w4a8": 0.4}
+SMALL, FOUR_BIT = 0.15, 0.6
 # the same of a weight: 4 bits lose a fifth where columns are six times as loud as others
 WEIGHT_BOUNDS = {"int4_g128": 0.3}
 
@@ -50,7 +51,7 @@ def test_a_clip_has_the_numbers_that_its_codes_mean(facts: Facts, dialect: str) 
     line = one(facts, "clip", dialect=dialect)
     assert line["weights"] < 1e-6
     assert line["quantized"] == line["layers"] == CLIP_LAYERS
-    assert 0 < line["error"] < (0.6 if "int4" in dialect else SMALL)
+    assert 0 < line["error"] < FOUR_BIT if "4" in dialect else SMALL
     assert line["bytes"] < 0.95
     assert line["copy"]
 

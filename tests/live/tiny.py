@@ -76,20 +76,20 @@ def _tensor(name: str, shape: tuple[int, ...], seed: int, dtype: torch.dtype) ->
 
 def write(
     path: Path, shapes: Shapes, seed: int, dtype: torch.dtype,
-    others: Mapping[str, torch.Tensor] | None = None,
+    others: Mapping[str, torch.Tensor] | None = None, header: Mapping[str, str] | None = None,
 ) -> Path:  # fmt: skip
     """Names and shapes -> a safetensors file of random numbers, `others` added or instead."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: _tensor(name, shape, seed, dtype) for name, shape in shapes.items()}
     tensors |= others or {}
-    save_file(tensors, str(path), metadata={"format": "pt"})
+    save_file(tensors, str(path), metadata={"format": "pt", **(header or {})})
     return path
 
 
 # --- models ----------------------------------------------------------------------------------
 
 
-def _shapes(spec: str, sizes: Mapping[int, int], blocks: Mapping[str, int]) -> Shapes:
+def shapes_of(spec: str, sizes: Mapping[int, int], blocks: Mapping[str, int]) -> Shapes:
     """Shapes of a recorded header with sizes replaced and the named block lists cut short."""
     recorded = json.loads((SPECS / f"{spec}.json").read_text(encoding="utf-8"))["tensors"]
     shapes: Shapes = {}
@@ -119,7 +119,7 @@ def flux(
     sizes |= {4096: context, 768: pooled}
     blocks = {"double_blocks": double, "single_blocks": single}
     spec = "flux1-dev" if guidance else "flux1-schnell"
-    return write(path, _shapes(spec, sizes, blocks), seed, dtype)
+    return write(path, shapes_of(spec, sizes, blocks), seed, dtype)
 
 
 def wan(
@@ -134,7 +134,7 @@ def wan(
     """Wan 2.1 text to video (or image to video). Core derives dim // 128 heads, text is 4096."""
     sizes = {5120: dim, 30720: dim * 6, 13824: feed_forward}
     spec = "wan2.1-i2v-14b-480p" if image else "wan2.1-t2v-14b"
-    return write(path, _shapes(spec, sizes, {"blocks": blocks}), seed, dtype)
+    return write(path, shapes_of(spec, sizes, {"blocks": blocks}), seed, dtype)
 
 
 def qwen_image(
@@ -148,7 +148,7 @@ def qwen_image(
 
     `edit` keeps the empty marker tensor by which core knows Qwen-Image-Edit 2511.
     """
-    shapes = _shapes("qwen-image-edit-2511", {}, {"transformer_blocks": blocks})
+    shapes = shapes_of("qwen-image-edit-2511", {}, {"transformer_blocks": blocks})
     if not edit:
         del shapes["__index_timestep_zero__"]
     return write(path, shapes, seed, dtype)
@@ -167,7 +167,7 @@ def clip_l(
     """
     sizes = {768: width, 3072: width * 4}
     blocks = {"text_model.encoder.layers": layers}
-    return write(path, _shapes("clip-l", sizes, blocks), seed, dtype)
+    return write(path, shapes_of("clip-l", sizes, blocks), seed, dtype)
 
 
 def clip_l_options(width: int = 768, layers: int = 12) -> dict[str, dict[str, int]]:
@@ -218,7 +218,7 @@ def qwen_vl(
     dtype: torch.dtype = torch.bfloat16,
 ) -> Path:  # fmt: skip
     """Qwen2.5-VL, 512 wide, text part only. Core knows it by 512 rows of keys, so 4 heads stay."""
-    shapes = _shapes("qwen2.5-vl-7b", {3584: 512, 18944: feed_forward}, {"model.layers": layers})
+    shapes = shapes_of("qwen2.5-vl-7b", {3584: 512, 18944: feed_forward}, {"model.layers": layers})
     text = {name: shape for name, shape in shapes.items() if name.startswith("model.")}
     return write(path, text, seed, dtype)
 

@@ -15,6 +15,8 @@ FROM_HOST = {
     ("FQLoadTextEncoder", "type"),
     ("FQBenchmark", "sampler"),
     ("FQBenchmark", "scheduler"),
+    ("FQQuality", "sampler"),
+    ("FQQuality", "scheduler"),
 }
 # what is compared: no place on disk, and nothing that only some versions of ComfyUI say
 FIELDS = (

@@ -14,7 +14,8 @@ Tensors = dict[str, torch.Tensor]
 DIALECTS = {
     "bare": "fp8", "legacy": "fp8", "core fp8": "fp8", "core int8": "int8",
     "core int8_convrot": "int8_convrot", "core int4_g128": "int4_g128",
-    "core fp8_row": "fp8_row", "lightx2v int8": "int8", "lightx2v fp8": "fp8_row",
+    "core fp8_row": "fp8_row", "core nvfp4": "nvfp4", "core mxfp8": "mxfp8", "core w4a8": "w4a8",
+    "core w4a4_convrot": "w4a4_convrot", "lightx2v int8": "int8", "lightx2v fp8": "fp8_row",
 }  # fmt: skip
 
 

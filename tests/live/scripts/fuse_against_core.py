@@ -5,12 +5,16 @@ A line is ok when both sides patch the same keys and no weight differs by more t
 
 from __future__ import annotations
 
+import importlib.util
+import re
+import sys
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import comfy.lora
 import comfy.lora_convert
@@ -27,41 +31,6 @@ from fusequant.engine.model import families
 BOUND, RANK, CHUNK = 1e-6, 4, 7
 STRENGTHS = (1.0, -0.6)
 Tensors = dict[str, torch.Tensor]
-
-# family: (core's configuration class, sizes)
-MODELS = {
-    "flux": ("Flux", {
-        "image_model": "flux", "in_channels": 16, "patch_size": 2, "out_channels": 16,
-        "vec_in_dim": 32, "context_in_dim": 48, "hidden_size": 64, "mlp_ratio": 4.0,
-        "num_heads": 4, "depth": 1, "depth_single_blocks": 1, "axes_dim": [4, 6, 6],
-        "theta": 10000, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": [],
-    }),
-    "wan": ("WAN21_I2V", {
-        "image_model": "wan2.1", "model_type": "i2v", "dim": 64, "ffn_dim": 96, "num_heads": 4,
-        "num_layers": 1, "in_dim": 36, "out_dim": 16, "text_dim": 48, "freq_dim": 32,
-        "patch_size": (1, 2, 2), "window_size": (-1, -1), "qk_norm": True,
-        "cross_attn_norm": True, "eps": 1e-6,
-    }),
-    "qwen_image": ("QwenImage", {
-        "image_model": "qwen_image", "in_channels": 64, "num_layers": 1,
-        "attention_head_dim": 16, "num_attention_heads": 4, "joint_attention_dim": 48,
-        "axes_dims_rope": (4, 6, 6),
-    }),
-    "z_image": ("ZImage", {
-        "image_model": "lumina2", "patch_size": 2, "in_channels": 16, "dim": 60, "n_layers": 1,
-        "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2, "cap_feat_dim": 48,
-        "axes_dims": [10, 10, 10], "axes_lens": [8, 8, 8], "rope_theta": 256.0,
-        "ffn_dim_multiplier": 1.0, "qk_norm": True, "z_image_modulation": True,
-    }),
-    "hunyuan_video": ("HunyuanVideo", {
-        "image_model": "hunyuan_video", "in_channels": 16, "patch_size": [1, 2, 2],
-        "out_channels": 16, "vec_in_dim": 32, "context_in_dim": 48, "hidden_size": 64,
-        "mlp_ratio": 4.0, "num_heads": 4, "depth": 1, "depth_single_blocks": 1,
-        "axes_dim": [4, 6, 6], "theta": 256, "qkv_bias": True, "guidance_embed": True,
-        "byt5": False, "meanflow": False, "use_cond_type_embedding": False,
-        "vision_in_dim": None, "meanflow_sum": False,
-    }),
-}  # fmt: skip
 
 # prefixes of core's names: one file is written for each
 PREFIXES = ("diffusion_model.", "lora_unet_", "lora_transformer_", "lycoris_", "transformer.", "")
@@ -107,16 +76,29 @@ def rand(name: str, *shape: int, size: float = 0.3) -> torch.Tensor:
     return torch.randn(*shape, generator=generator) * size
 
 
-def tiny(family: str, sizes: Mapping[str, object]) -> Tiny:
+def models() -> ModuleType:
+    """The tiny models of every family."""
+    path = Path(__file__).with_name("fuse_models.py")
+    spec = importlib.util.spec_from_file_location("fuse_models", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fuse_models"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def tiny(entry: Any, **sizes: object) -> Tiny:
     """Build core's model without weights, its key map, and what our engine sees of it."""
-    config = getattr(comfy.supported_models, MODELS[family][0])(dict(sizes))
+    config = getattr(comfy.supported_models, entry.config)({**entry.sizes, **sizes})
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model({}, device="meta")
     patcher = comfy.model_patcher.ModelPatcher(model, "cpu", "cpu")
     keys = comfy.lora.model_lora_keys_unet(model, {})
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     names = {}
-    for name, target in keys.items():
+    for name, target in list(keys.items()):
+        if re.fullmatch(entry.unmeant, name):
+            del keys[name]
+            continue
         key, offset, function = (*target, None, None)[:3] if isinstance(target, tuple) else (
             target, None, None
         )  # fmt: skip
@@ -129,7 +111,7 @@ def tiny(family: str, sizes: Mapping[str, object]) -> Tiny:
         for key, shape in shapes.items()
         if key.startswith("diffusion_model.")
     )
-    ours = SimpleNamespace(family=families()[family], layers=layers)
+    ours = SimpleNamespace(family=families()[entry.family], layers=layers)
     return Tiny(patcher, names, keys, ours)
 
 
@@ -334,13 +316,13 @@ def cases(family: str, model: Tiny) -> dict[str, Tensors]:
     return {case: tensors for case, tensors in found.items() if tensors}
 
 
-def run(family: str) -> Iterator[dict[str, object]]:
-    """A family -> one line for each file and strength."""
-    sizes = MODELS[family][1]
-    model = tiny(family, sizes)
-    for case, tensors in cases(family, model).items():
+def run(name: str) -> Iterator[dict[str, object]]:
+    """A tiny model -> one line for each file and strength."""
+    entry = models().MODELS[name]
+    model = tiny(entry)
+    for case, tensors in cases(name, model).items():
         for strength in STRENGTHS:
             yield compare(case, model, tensors, strength)
-    if family == "flux":  # core knows these files by their last blocks
-        model = tiny(family, {**sizes, "depth": 19, "depth_single_blocks": 38})
+    if name == "flux":  # core knows these files by their last blocks
+        model = tiny(entry, depth=19, depth_single_blocks=38)
         yield compare("flux: uso", model, uso(model), 0.7)

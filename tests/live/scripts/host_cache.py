@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
-SCHEMES = ("fp8", "int8", "int8_convrot", "fp8_row", "int4_g128")
+SCHEMES = (
+    "fp8", "int8", "int8_convrot", "fp8_row", "int4_g128", "mxfp8", "nvfp4", "w4a4_convrot", "w4a8",
+)  # fmt: skip
 Lines = Iterator[dict[str, Any]]
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-CORE = ("fp8", "fp8_e5m2", "int8", "int8_convrot", "int8_weight_only")
+BLOCKS = ("mxfp8", "nvfp4", "w4a4_convrot", "w4a8")
+CORE = ("fp8", "fp8_e5m2", "int8", "int8_convrot", "int8_weight_only", *BLOCKS)
 OWN = ("fp8_row", "fp8_block128", "int4_g128")
 LAYER = "double_blocks.0.img_attn.qkv"
 

@@ -13,6 +13,10 @@ import torch
 
 Tensors = dict[str, torch.Tensor]
 LAYER = "double_blocks.0.img_attn.qkv"
+SCHEMES = (
+    "fp8", "fp8_row", "fp8_block128", "int8", "int8_convrot", "int4_g128", "mxfp8", "nvfp4",
+    "w4a4_convrot", "w4a8",
+)  # fmt: skip
 
 
 def _models() -> Any:
@@ -96,7 +100,7 @@ def _quantizing(h: Any, flux: str, lora: str) -> Iterator[dict[str, Any]]:
     from fusequant.host.pristine import Request
 
     source = comfy.sd.load_diffusion_model(flux)
-    for scheme in ("fp8", "fp8_row", "fp8_block128", "int8", "int8_convrot", "int4_g128"):
+    for scheme in SCHEMES:
         with h.Counted() as counted:
             model, report = load_diffusion_model(flux, scheme)
         made, _ = quantize_model(source, Request(scheme))

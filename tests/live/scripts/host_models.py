@@ -44,9 +44,9 @@ def state(patcher: Any) -> dict[str, torch.Tensor]:
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    """The same names with the same bits."""
+    """The same names with the same bits; numbers of one byte may go by another dtype."""
     return first.keys() == second.keys() and all(
-        first[name].dtype == second[name].dtype
+        _kind(first[name].dtype) == _kind(second[name].dtype)
         and torch.equal(_bits(first[name]), _bits(second[name]))
         for name in first
     )
@@ -54,6 +54,10 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+
+
+def _kind(dtype: torch.dtype) -> torch.dtype:
+    return torch.uint8 if dtype.itemsize == 1 else dtype
 
 
 def weight(patcher: Any, layer: str) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""One benchmark a file, found by folder discovery."""
