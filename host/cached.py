@@ -20,7 +20,7 @@ from ..engine.errors import Refused
 from ..engine.model import families
 from ..engine.recipe import VERSION, header
 from ..engine.tensors import torch_dtype
-from . import cache, entry, model
+from . import cache, entry, making, model
 from .fingerprint import Key, Unnamed, key_of
 from .load import reload
 from .model import asked, owned_clone, quantize_asked, quantizing_device, rebuild
@@ -43,7 +43,9 @@ LIVE_HINT = (
 def quantize_model(patcher: Any, request: Request) -> tuple[Any, Report]:
     """(new patcher, report), as host.model.quantize_model, with the cache that is asked for."""
     report = Report(f"Quantize Model: {request.scheme}")
-    return quantize(patcher, asked(patcher, request, report), report), report
+    with making.measured(report, quantizing_device(patcher.load_device)):
+        made = quantize(patcher, asked(patcher, request, report), report)
+    return making.noted(made, report), report
 
 
 def quantize_clip(clip: Any, request: Request) -> tuple[Any, Report]:
@@ -126,7 +128,7 @@ def _make(
                 )
             log.info("%s: %s", report.title, will)
             tell(will)
-            report.memory_bytes = entry.peak_bytes(draft)
+            report.predicted = {making.RAM: entry.peak_bytes(draft)}
             entry.write(draft, target, host_progress())
         report.notes.append(f"{will}: written to {target.name}")
         return cache.read(target)

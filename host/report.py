@@ -26,7 +26,9 @@ class Report:
     bytes_after: int = 0
     baseline: str = "BF16"
     seconds: float = 0.0
-    memory_bytes: int = 0  # of RAM, predicted, while it was made
+    # while it was made, over what was held before, by memory
+    predicted: dict[str, int] = field(default_factory=dict)
+    measured: dict[str, int] = field(default_factory=dict)
 
     def keep(self, name: str, why: str) -> None:
         """Record a layer that stays as it is."""
@@ -54,11 +56,17 @@ class Report:
         lines += [f"kept {len(names)}: {why} ({shown(names)})" for why, names in self.kept.items()]
         if self.bytes_before:
             lines.append(self._saved())
-        if self.memory_bytes:
-            lines.append(f"RAM while it was made: about {size(self.memory_bytes)}")
+        if self.predicted:
+            lines.append(self.memory_text())
         if self.seconds:
             lines.append(f"took {self.seconds:.1f} s")
         return "\n".join(lines + [f"WARNING: {warning}" for warning in self.warnings])
+
+    def memory_text(self) -> str:
+        """Peaks while it was made, predicted and measured."""
+        told = (_peak(self.measured.get(name), self.predicted.get(name), name)
+                for name in {**self.predicted, **self.measured})  # fmt: skip
+        return f"peak while it was made, over what was held before: {'; '.join(told)}"
 
     def _saved(self) -> str:
         saved = self.bytes_before - self.bytes_after
@@ -67,6 +75,11 @@ class Report:
             f"weights: {size(self.bytes_before)} -> {size(self.bytes_after)}, "
             f"{size(saved)} ({share:.0f} %) less than in {self.baseline}"
         )
+
+
+def _peak(measured: int | None, predicted: int | None, name: str) -> str:
+    found, said = ("unknown" if count is None else size(count) for count in (measured, predicted))
+    return f"{name} measured {found}, predicted {said}"
 
 
 def size(count: int) -> str:

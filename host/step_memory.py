@@ -1,96 +1,119 @@
-"""A MODEL that is about to be sampled on a CPU in, the private memory that it will take out.
+"""A MODEL that is about to be sampled in, the memory that it will take out, by what it is for.
 
-The weights themselves are there already, in memory that was counted before or in the map of their
-file. What comes on top is told part by part.
+On a CPU the weights are there already, in memory that was counted before or in the map of their
+file; what comes on top is a step, what torch's libraries keep, and weights with stock LoRAs in
+them. On a GPU everything is on the device for this MODEL or for others, and is counted there.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import comfy.ldm.modules.attention
 import comfy.model_management
 import comfy.utils
-import torch
 from comfy_kitchen.tensor import QuantizedTensor
 
-from ..engine.model import recognise
-from ..engine.place.step import (
-    HEAD,
-    LIBRARIES_BYTES,
-    Call,
-    Matrix,
-    layers_of,
-    query_rows,
-    step_bytes,
-)
+from ..engine.advise.activations import held_on, net_of
+from ..engine.advise.latents import latent_of
+from ..engine.layer import Layer
+from ..engine.model import Model, recognise
+from ..engine.place.step import HEAD, PLAIN, RESIDENT, Call, query_rows, step_bytes
+from . import devices, vram
 from .choosing import contents_of
 from .ops import compute_dtype_of
 from .weights import stored_bytes, stored_scheme
 
 PREFIX = "diffusion_model."
+# buffers and compiled code that torch's libraries make on a CPU at the first step, measured
+LIBRARIES_BYTES = 64 << 20
 Conds = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def predicted(
-    patcher: Any, noise_shape: Sequence[int], conds: Conds, batched: bool, estimate: int
-) -> dict[str, int]:
-    """Bytes by what they are for. `batched`: both conditions are computed in one call.
+def patched_weights(patcher: Any) -> dict[str, int]:
+    """The weights that the host is about to write anew, with LoRAs of other nodes in them."""
+    if patcher.model.current_weight_patches_uuid == patcher.patches_uuid:
+        return {}
+    names = (key.removesuffix(".weight") for key in patcher.patches if key.endswith(".weight"))
+    found = sum(stored_bytes(comfy.utils.get_attr(patcher.model, name)) for name in names)
+    return {"patched weights": found} if found else {}
 
-    `estimate` is the host's own for a step; it counts where the family is not known here.
+
+def on_device(patcher: Any, cap_bytes: int | None) -> dict[str, int]:
+    """What a loaded MODEL and others hold of a GPU, and the buffers that streamed layers come in.
+
+    `cap_bytes`: so much of a MODEL under dynamic VRAM may be resident, None: all of it.
     """
-    step = _step(patcher, noise_shape, conds, batched)
-    parts = {"step": estimate if step is None else step, "libraries": LIBRARIES_BYTES}
-    patched = sum(_patched_bytes(patcher))
-    return parts | ({"patched weights": patched} if patched else {})
+    paged = patcher.is_dynamic()  # then layers arrive in pages, which no allocator counts
+    weights = patcher.model_size() if paged else vram.resident_bytes(patcher)
+    parts = {
+        "weights": weights if cap_bytes is None else min(weights, cap_bytes),
+        "staging": 0 if paged else vram.staging_bytes(patcher),
+        "other models": vram.other_bytes(patcher),
+    }
+    return {name: size for name, size in parts.items() if size}
 
 
-def _step(patcher: Any, noise_shape: Sequence[int], conds: Conds, batched: bool) -> int | None:
-    family = recognise(contents_of(patcher.model, PREFIX)).family.name
-    names = layers_of(family)
-    matrices = dict(_matrices(patcher, names))
-    if not names or names[0] not in matrices or len(noise_shape) < 4:
+def step_bytes_of(
+    patcher: Any, noise_shape: Sequence[int], conds: Conds, batched: bool
+) -> int | None:
+    """The fullest moment of a step; None for a latent that is no picture and no video.
+
+    `batched`: both conditions are computed in one call.
+    """
+    if len(noise_shape) not in (4, 5):
         return None
+    model = recognise(contents_of(patcher.model, PREFIX))
+    net = net_of(model, _held(patcher))
     found = [cond for group in conds.values() for cond in group]
+    patch = _patch(patcher, model)
+    images = [_tokens(noise_shape[2:], patch) + _reference_tokens(cond, patch) for cond in found]
     texts = (cond["cross_attn"].shape[1] for cond in found if "cross_attn" in cond)
     call = Call(
         batch=noise_shape[0] * (2 if batched else 1),
-        image=_tokens(noise_shape[2:]) + max(map(_reference_tokens, found), default=0),
+        image=max(images, default=_tokens(noise_shape[2:], patch)),
         text=max(texts, default=0),
         itemsize=compute_dtype_of(patcher).itemsize,
     )
     if _keeps_scores(patcher):
-        free = comfy.model_management.get_free_memory(torch.device("cpu"))
-        call = replace(call, rows=query_rows(free, call, matrices[names[0]].n // HEAD))
-    return step_bytes(family, call, matrices)
+        free = comfy.model_management.get_free_memory(patcher.load_device)
+        call = replace(call, rows=query_rows(free, call, net.hidden // HEAD))
+    return step_bytes(net, call)
 
 
-def _matrices(patcher: Any, names: Sequence[str]) -> Iterator[tuple[str, Matrix]]:
-    """The named layers that this model has, and how their weights are held."""
+def _held(patcher: Any) -> Any:
+    """How the weight of a layer of this MODEL is held, by the engine's names."""
     modules = dict(patcher.model.diffusion_model.named_modules())
-    computed = compute_dtype_of(patcher)
-    for name in names:
-        weight = getattr(modules.get(name), "weight", None)
-        if weight is None:
-            continue
-        plain = "resident" if weight.dtype == computed else "none"
-        quantized = isinstance(weight, QuantizedTensor) or isinstance(weight.data, QuantizedTensor)
-        held = (stored_scheme(modules[name]) or "other") if quantized else plain
-        yield name, Matrix(weight.shape[0], math.prod(weight.shape[1:]), held)
+    computed, device = compute_dtype_of(patcher), devices.class_of(patcher.load_device)
+
+    def held(layer: Layer) -> str:
+        module = modules[layer.name]
+        weight = module.weight
+        if isinstance(weight, QuantizedTensor) or isinstance(weight.data, QuantizedTensor):
+            return held_on(stored_scheme(module) or "other", device)
+        return RESIDENT if weight.dtype == computed else PLAIN
+
+    return held
 
 
-def _tokens(sides: Sequence[int]) -> int:
-    """Patches of two by two in the frames of a latent."""
+def _patch(patcher: Any, model: Model) -> int:
+    """Sides of the squares of a latent that are one token."""
+    scale = getattr(patcher.model.latent_format, "spacial_downscale_ratio", 8)
+    return max(1, latent_of(model).pixels // scale)
+
+
+def _tokens(sides: Sequence[int], patch: int) -> int:
+    """Tokens of a latent: (frames,) height, width."""
     *frames, height, width = sides
-    return math.prod(frames) * math.ceil(height / 2) * math.ceil(width / 2)
+    return (frames[0] if frames else 1) * -(-height // patch) * -(-width // patch)
 
 
-def _reference_tokens(cond: Mapping[str, Any]) -> int:
+def _reference_tokens(cond: Mapping[str, Any], patch: int) -> int:
     """Pictures that are edited or referred to are tokens too."""
-    return sum(_tokens(latent.shape[2:]) for latent in cond.get("reference_latents") or ())
+    pictures = cond.get("reference_latents") or ()
+    return sum(_tokens(latent.shape[2:], patch) for latent in pictures)
 
 
 def _keeps_scores(patcher: Any) -> bool:
@@ -98,14 +121,3 @@ def _keeps_scores(patcher: Any) -> bool:
     attention = comfy.ldm.modules.attention
     chosen = "optimized_attention_override" in patcher.model_options["transformer_options"]
     return not chosen and attention.optimized_attention is attention.attention_sub_quad
-
-
-def _patched_bytes(patcher: Any) -> Iterator[int]:
-    """The weights that the host is about to write anew, with LoRAs of other nodes in them."""
-    if patcher.model.current_weight_patches_uuid == patcher.patches_uuid:
-        return
-    for key in patcher.patches:
-        name, _, parameter = key.rpartition(".")
-        module = comfy.utils.get_attr(patcher.model, name)
-        if parameter == "weight":
-            yield stored_bytes(module)

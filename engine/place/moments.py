@@ -3,6 +3,7 @@
 Counted from the tensors alive at each line of ComfyUI 0.33's own model code while it computes. A
 moment is told by how many arrays of (tokens, hidden) and (tokens, MLP width) exist beside the
 weights; which of a family's moments is the fullest depends on the resolution and on the scheme.
+A family without a row here takes `ANY_FAMILY`, which nobody counted.
 """
 
 from __future__ import annotations
@@ -39,6 +40,12 @@ class Blocks:
     wide: str
     rotary: str
     moments: tuple[Moment, ...]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers whose shapes a prediction wants to know."""
+        computed = (moment.linear[0] for moment in self.moments if moment.linear is not None)
+        return tuple(dict.fromkeys((self.hidden, self.wide, *computed)))
 
 
 def _moment(name: str, joint: int = 0, image: int = 0, text: int = 0, wide: int = 0,
@@ -83,3 +90,8 @@ QWEN_IMAGE = Blocks("img_in", f"{_BLOCK}img_mlp.net.0.proj", JOINT, (
 ))  # fmt: skip
 
 BLOCKS = {"flux": FLUX, "wan": WAN, "qwen_image": QWEN_IMAGE}
+# the residual, its normalized copy, q, k, v, and the widest output before and after its activation
+ANY_FAMILY = Blocks("", "", JOINT, (
+    _moment("MLP", joint=5, wide=2),
+    _moment("attention", joint=5, scores=(JOINT, JOINT)),
+))  # fmt: skip

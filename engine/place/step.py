@@ -1,28 +1,29 @@
-"""A diffusion transformer and the size of a picture in, the memory of one step on a CPU out.
+"""A diffusion transformer and one call of it in, the memory of its fullest moment out.
 
-bytes = max over the moments of a block of
+bytes = itemsize x (rotations + max over the moments of a block of
     arrays of (tokens, hidden) and (tokens, MLP width) that are alive
-    + scores before and after softmax: 2 * batch * heads * min(queries, rows) * keys
-    + what the layer being computed takes: see WORKING.
+    + scores before and after softmax: 2 x batch x heads x min(queries, rows) x keys
+    + what the layer being computed takes: its output and its widened weight, see WORKING)
+
+Weights that are kept are not counted; neither is the number of blocks, which run in turn.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from .moments import BLOCKS, IMAGE, JOINT, ONE, TEXT, Blocks, Moment
+from .moments import IMAGE, JOINT, ONE, TEXT, Blocks, Moment
 
-HEAD = 128  # numbers in a head of every family told here
-# buffers and compiled code that torch's libraries make at the first step and keep, measured
-LIBRARIES_BYTES = 64 << 20
+HEAD = 128  # numbers in a head of every family that is counted
+RESIDENT, PLAIN, NATIVE = "resident", "none", "native"  # ways to hold a weight that are no scheme
 
-# by scheme: alternatives of (N * K, M * N, M * K), the activations being (M, K) and the weight
-# (N, K), in units of one activation; the largest counts. Measured one layer at a time.
+# how a weight (N, K) is held: alternatives of (N K, M N, M K), the activations being (M, K), in
+# units of one activation; the largest counts. Measured one layer at a time on a CPU.
 WORKING: dict[str, tuple[tuple[float, float, float], ...]] = {
-    "resident": ((0, 1, 0),),  # a plain weight in the dtype that is computed in
-    "none": ((1, 1, 0),),  # a plain weight that is widened for its layer
+    RESIDENT: ((0, 1, 0),),  # a plain weight in the dtype that is computed in
+    PLAIN: ((1, 1, 0),),  # a plain weight that is widened for its layer
     "fp8": ((2, 0, 0), (1, 1, 0)),
     "fp8_e5m2": ((2, 0, 0), (1, 1, 0)),
     "int8": ((0.25, 0, 0), (0, 5, 0.25)),
@@ -31,17 +32,29 @@ WORKING: dict[str, tuple[tuple[float, float, float], ...]] = {
     "fp8_row": ((1.25, 2, 0),),
     "fp8_block128": ((1.25, 2, 0),),
     "int4_g128": ((1.13, 2, 0),),
+    # a GPU's own matmul of codes, counted and not measured: 8-bit activations, sums of 32 bits
+    NATIVE: ((0, 3, 0.5),),
 }
 _DEQUANTIZED = ((2.0, 1.0, 0.0),)  # any other scheme: codes to numbers, twice while it is scaled
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """A weight (n, k) and how it is held: a scheme, `none` or `resident` (see WORKING)."""
+    """A weight (n, k) and how it is held: a row of WORKING, or another scheme."""
 
     n: int
     k: int
-    held: str = "none"
+    held: str = PLAIN
+
+
+@dataclass(frozen=True)
+class Net:
+    """What the memory of a step depends on in a model. A layer it lacks is not in `matrices`."""
+
+    blocks: Blocks
+    hidden: int
+    wide: int
+    matrices: Mapping[str, Matrix] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,43 +76,28 @@ class Call:
         return self.batch * counts[whose]
 
 
-def layers_of(family: str) -> tuple[str, ...]:
-    """The layers whose shapes `step_bytes` wants to know, () for a family that it does not know."""
-    blocks = BLOCKS.get(family)
-    if blocks is None:
-        return ()
-    computed = (moment.linear[0] for moment in blocks.moments if moment.linear is not None)
-    return tuple(dict.fromkeys((blocks.hidden, blocks.wide, *computed)))
-
-
-def step_bytes(family: str, call: Call, matrices: Mapping[str, Matrix]) -> int | None:
-    """The fullest moment of a step in bytes, without weights that are kept; None: not known.
-
-    A layer that is not among `matrices` is left out: a model may have no such blocks.
-    """
-    blocks = BLOCKS.get(family)
-    if blocks is None or blocks.hidden not in matrices or blocks.wide not in matrices:
-        return None
-    elements = max(_elements(moment, blocks, call, matrices) for moment in blocks.moments)
-    rotations = call.tokens(blocks.rotary) // call.batch * 2 * HEAD
+def step_bytes(net: Net, call: Call) -> int:
+    """The fullest moment of a step in bytes, without weights that are kept."""
+    elements = max(_elements(moment, net, call) for moment in net.blocks.moments)
+    rotations = call.tokens(net.blocks.rotary) // call.batch * 2 * HEAD
     return math.ceil((elements + rotations) * call.itemsize)
 
 
-def _elements(moment: Moment, blocks: Blocks, call: Call, matrices: Mapping[str, Matrix]) -> float:
-    hidden, wide = matrices[blocks.hidden].n, matrices[blocks.wide].n
-    alive = sum(count * call.tokens(whose) * hidden for whose, count in moment.hidden.items())
-    alive += sum(count * call.tokens(whose) * wide for whose, count in moment.wide.items())
+def _elements(moment: Moment, net: Net, call: Call) -> float:
+    alive = sum(count * call.tokens(whose) * net.hidden for whose, count in moment.hidden.items())
+    alive += sum(count * call.tokens(whose) * net.wide for whose, count in moment.wide.items())
     if moment.scores is not None and call.rows is not None:
         queries, keys = (call.tokens(whose) // call.batch for whose in moment.scores)
-        alive += 2 * call.batch * (hidden // HEAD) * min(queries, call.rows) * keys
+        alive += 2 * call.batch * (net.hidden // HEAD) * min(queries, call.rows) * keys
     if moment.linear is None:
         return alive
     name, whose = moment.linear
-    matrix = matrices.get(name)
-    return alive + _working(matrix, call.tokens(whose)) if matrix is not None else 0.0
+    matrix = net.matrices.get(name)
+    # a model without such a layer has no such moment
+    return alive + working(matrix, call.tokens(whose)) if matrix is not None else 0.0
 
 
-def _working(matrix: Matrix, tokens: int) -> float:
+def working(matrix: Matrix, tokens: int) -> float:
     """Elements that one product of (tokens, k) and (n, k) takes."""
     n, k = matrix.n, matrix.k
     ways = WORKING.get(matrix.held, _DEQUANTIZED)
