@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fusequant.engine.place.making import KEPT_BYTES, Made, making_bytes
+from fusequant.engine.place.making import KEPT_BYTES, Made, made_elsewhere, making_bytes
 
 MIB = 1 << 20
 CHUNK = 4 * MIB  # elements
@@ -31,3 +31,17 @@ def test_a_layer_smaller_than_a_chunk_is_one_chunk() -> None:
 
 def test_nothing_takes_what_is_kept_anyway() -> None:
     assert making_bytes([], CHUNK) == KEPT_BYTES
+
+
+def test_codes_of_the_source_become_float32_first() -> None:
+    plain, decoded = (
+        making_bytes([Made(100 * MIB, 100 * MIB, decoded=d)], CHUNK) for d in (False, True)
+    )
+    assert decoded - plain == 400 * MIB
+
+
+def test_on_a_gpu_the_results_are_in_main_memory_and_the_work_is_there() -> None:
+    layers = [Made(100 * MIB, 100 * MIB), Made(50 * MIB, 50 * MIB, fused=True)]
+    results, work = made_elsewhere(layers, CHUNK)
+    assert results == KEPT_BYTES + 200 * MIB  # the first layer twice, or both and the second twice
+    assert work == 600 * MIB  # the sum of the one with a LoRA, in float32 three times

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-CONDITIONING = {"flux": (128, 768), "flux-like": (4096, 768), "wan": (4096, 0), "qwen": (3584, 0)}
+# text width, pooled width
+CONDITIONING = {"flux": (4096, 768), "tiny flux": (128, 768), "wan": (4096, 0), "qwen": (3584, 0)}
 
 
 def run(job: str, **options: Any) -> dict[str, Any]:
@@ -17,21 +18,16 @@ def run(job: str, **options: Any) -> dict[str, Any]:
 
 
 def sample(
-    model: str, family: str, latent: list[int], text: int, scheme: str = "none",
-    loader: str = "ours", cfg: float = 1.0, lora: str = "",
+    model: str, family: str, latent: list[int], text: int, scheme: str = "", loader: str = "ours",
+    cfg: float = 1.0, lora: str = "", attention: str = "auto",
 ) -> dict[str, Any]:  # fmt: skip
     """One step as KSampler makes it, under the VRAM Manager, which predicts and measures."""
     import comfy.sample
     import torch
 
-    from fusequant.host import memory
-    from fusequant.host.model import quantize_model
-    from fusequant.host.pristine import Request
+    from fusequant.host import memory, speed
 
-    patcher = LOADERS[loader](model)
-    if scheme != "none":
-        patcher = quantize_model(patcher, Request(scheme, cache="off"))[0]
-    patcher = _with_lora(patcher, lora)
+    patcher = speed.speed_up(_with_lora(LOADERS[loader](model, scheme), lora), attention)[0]
     managed, _ = memory.manage(patcher, memory.asked("auto", None, None))
     width, pooled = CONDITIONING[family]
     told = {"guidance": 4.0} | ({"pooled_output": torch.randn(1, pooled)} if pooled else {})
@@ -42,18 +38,21 @@ def sample(
         disable_pbar=True,
     )  # fmt: skip
     last = memory.measured(managed).runs[-1]
-    return {"parts": last.parts} | _row(
-        last.predicted_bytes, last.peak_bytes, last.parts["held before"]
+    held = last.parts["held before"]
+    return {"parts": last.parts, "text": last.text()} | _row(
+        held, last.predicted_bytes - held, last.peak_bytes - held
     )
 
 
-def load(model: str, loader: str = "ours") -> dict[str, Any]:
-    """A loader alone: ours keeps weights in the map of their file."""
-    return _over_held(lambda: LOADERS[loader](model), lambda made: 0)
+def load(model: str, scheme: str = "") -> dict[str, Any]:
+    """Load FP8 DiT, which keeps weights in the map of their file or quantizes each as it comes."""
+    from fusequant.host.load import load_diffusion_model
+
+    return _made(lambda: load_diffusion_model(model, scheme or None))
 
 
 def quantize(model: str, scheme: str, cache: str, user: str, lora: str = "") -> dict[str, Any]:
-    """Quantize Model, in memory or into an empty cache; what its report says is the prediction."""
+    """Quantize Model, in memory or into an empty cache."""
     import folder_paths
 
     from fusequant.host.cached import quantize_model
@@ -61,36 +60,40 @@ def quantize(model: str, scheme: str, cache: str, user: str, lora: str = "") -> 
 
     folder_paths.set_user_directory(user)
     patcher = _with_lora(_ours(model), lora)
-    asked = Request(scheme, cache=cache)
-    return _over_held(lambda: quantize_model(patcher, asked), lambda made: made[1].memory_bytes)
+    return _made(lambda: quantize_model(patcher, Request(scheme, cache=cache)))
 
 
-def _over_held(work: Callable[[], Any], told: Callable[[Any], int]) -> dict[str, Any]:
-    from fusequant.engine.measure.timing import PrivatePeak
+def _made(work: Callable[[], Any]) -> dict[str, Any]:
+    """What the report of a node says, beside what VRAM Manager shows of it afterwards."""
+    from fusequant.engine.measure.timing import private_bytes
+    from fusequant.host import memory
 
-    with PrivatePeak() as peak:
-        made = work()
-    held = peak.baseline_bytes
-    return _row(held + told(made), peak.peak_bytes, held)
+    held = private_bytes()
+    patcher, report = work()
+    shown = memory.manage(patcher, memory.asked("auto", None, None))[1].text()
+    assert report.memory_text() in shown, shown
+    found = {"text": report.memory_text()}
+    return found | _row(held, report.predicted["RAM"], report.measured["RAM"])
 
 
-def _row(predicted: int, peak: int, held: int) -> dict[str, Any]:
+def _row(held: int, predicted: int, measured: int) -> dict[str, Any]:
+    """`error` is of all private memory of the process, `error_over_held` of what came on top."""
     return {
         "held_bytes": held,
-        "predicted_bytes": predicted,
-        "peak_bytes": peak,
-        "error": predicted / peak - 1,
-        "error_over_held": (predicted - held) / (peak - held) - 1,
+        "predicted_bytes": held + predicted,
+        "peak_bytes": held + measured,
+        "error": (held + predicted) / (held + measured) - 1,
+        "error_over_held": predicted / measured - 1,
     }
 
 
-def _ours(model: str) -> Any:
+def _ours(model: str, scheme: str = "") -> Any:
     from fusequant.host.load import load_diffusion_model
 
-    return load_diffusion_model(model)[0]
+    return load_diffusion_model(model, scheme or None)[0]
 
 
-def _stock(model: str) -> Any:
+def _stock(model: str, scheme: str) -> Any:
     import comfy.sd
 
     return comfy.sd.load_diffusion_model(model)
@@ -106,5 +109,14 @@ def _with_lora(patcher: Any, lora: str) -> Any:
     return comfy.sd.load_lora_for_models(patcher, None, tensors, 1.0, 0.0)[0]
 
 
+def machine() -> dict[str, Any]:
+    """What it runs on: of this interpreter, not of the one that asks."""
+    from comfyui_version import __version__
+
+    from fusequant.engine.measure.hardware import hardware
+
+    return hardware() | {"comfyui": __version__}
+
+
 LOADERS = {"ours": _ours, "stock": _stock}
-JOBS = {"sample": sample, "load": load, "quantize": quantize}
+JOBS = {"sample": sample, "load": load, "quantize": quantize, "machine": machine}
