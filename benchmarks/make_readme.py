@@ -83,8 +83,8 @@ def memory_table() -> str:
     out = [case for case in result.rows if case["held_out"]]
     worst = _farthest(out, "error")
     said = (
-        f"{len(result.rows) - off} of {len(result.rows)} cases are within 10 % of the private memory "
-        f"of the process. {len(out)} were held out while the prediction was made: {worst} at worst."
+        f"{len(result.rows) - off} of {len(result.rows)} cases are within 10 % of the process's "
+        f"private memory. {len(out)} were held out while the prediction was made: {worst} at worst."
     )
     return f"{markdown_table(head, rows)}\n\n{said}\n\n{where(path, result)}"
 

@@ -189,6 +189,7 @@ def _load(patcher: Any, recipe: Recipe, found: cache.Entry, report: Report) -> A
         str(found.path), recipe.compute_dtype, entry.held_dtype(patcher, facts["dtype"]),
         recipe.request.backend,
     )  # fmt: skip
+    report.predicted = report.predicted or making.mapped(patcher.load_device)
     own = entry.load(loading)
     report.family, report.baseline = facts["family"], str(torch_dtype(facts["dtype"]))[6:]
     report.schemes.update(facts["schemes"])

@@ -24,7 +24,6 @@ from ..engine.choose import choose
 from ..engine.errors import Refused
 from ..engine.files.open import open_source
 from ..engine.model import UNKNOWN, Model, recognise
-from ..engine.place.making import making_bytes
 from ..engine.plan import Choice
 from ..engine.read import formats, read
 from ..engine.recipe import carried
@@ -68,7 +67,7 @@ def _loaded(path: str, request: Request, report: Report, rotated: int | None) ->
     """The patcher by the way that the request and the file allow."""
     if request.scheme != AS_STORED:
         return _load_quantizing(path, request, report, rotated)
-    report.predicted = {making.RAM: making_bytes((), 0)}  # the map of the file is not private
+    report.predicted = making.mapped(comfy.model_management.get_torch_device())
     backend = forced_backend(request.backend, None, report)
     init = stored_init(path, backend, rotated)
     if init[0] is comfy.sd.load_diffusion_model:

@@ -36,6 +36,11 @@ def predicted(
     return {RAM: results, str(device): work} if made else {}
 
 
+def mapped(device: torch.device) -> dict[str, int]:
+    """A file that is opened as it is: on a CPU its weights stay in its map, which is not private."""
+    return {RAM: making_bytes((), 0)} if device.type == "cpu" else {}
+
+
 def _made(choice: Choice, fused: bool) -> Made:
     n, k = choice.layer.shape
     pieces = all_schemes()[choice.scheme].pieces(n, k, "BF16").values()
@@ -59,7 +64,8 @@ def measured(report: Report, device: torch.device) -> Iterator[None]:
 
 def noted(patcher: Any, report: Report) -> Any:
     """The MODEL with what making it took."""
-    patcher.set_attachments(KEY, report.memory_text())
+    if report.predicted:
+        patcher.set_attachments(KEY, report.memory_text())
     return patcher
 
 

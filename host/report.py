@@ -63,10 +63,9 @@ class Report:
         return "\n".join(lines + [f"WARNING: {warning}" for warning in self.warnings])
 
     def memory_text(self) -> str:
-        """Peaks while it was made, predicted and measured."""
-        told = (_peak(self.measured.get(name), self.predicted.get(name), name)
-                for name in {**self.predicted, **self.measured})  # fmt: skip
-        return f"peak while it was made, over what was held before: {'; '.join(told)}"
+        """Peaks while it was made, measured and predicted."""
+        told = "; ".join(_peak(x, self.measured.get(x), y) for x, y in self.predicted.items())
+        return f"peak while it was made, over what was held before: {told}"
 
     def _saved(self) -> str:
         saved = self.bytes_before - self.bytes_after
@@ -77,9 +76,9 @@ class Report:
         )
 
 
-def _peak(measured: int | None, predicted: int | None, name: str) -> str:
-    found, said = ("unknown" if count is None else size(count) for count in (measured, predicted))
-    return f"{name} measured {found}, predicted {said}"
+def _peak(memory: str, measured: int | None, predicted: int) -> str:
+    found = "unknown" if measured is None else size(measured)
+    return f"{memory} measured {found}, predicted {size(predicted)}"
 
 
 def size(count: int) -> str:

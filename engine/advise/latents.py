@@ -126,8 +126,8 @@ def work_of(model: Model, picture: Picture, passes: int) -> Work:
     products   = sum over matrices (n, k) of 2 n k rows: rows are all tokens, the text's tokens, 1,
                  or half of the tokens where a router chooses two of four experts
     attention  = 4 tokens^2 width blocks: q k^T and its product with v, in every block
-    activation = the fullest moment of a block, see place/step.py. ComfyUI's own estimate
-                 (latent area x dtype x 0.01 x factor of the model, in MiB) is 1.9 to 2.7 times as large.
+    activation = the fullest moment of a block, see place/step.py. ComfyUI's own estimate (latent
+                 area x dtype x 0.01 x factor of the model, in MiB) is 1.9 to 2.7 times as large.
     """
     call = call_of(model, picture)
     tokens, (width, _) = call.image + call.text, widths_of(model)
