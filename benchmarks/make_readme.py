@@ -90,7 +90,8 @@ def memory_table() -> str:
 
 
 def _farthest(cases: Sequence[Mapping[str, Any]], key: str) -> str:
-    return f"{100 * max((case[key] for case in cases), key=abs):+.0f} %"
+    found = [case[key] for case in cases if case[key] is not None]
+    return f"{100 * max(found, key=abs):+.0f} %" if found else ""
 
 
 def modes_table() -> str:

@@ -38,7 +38,7 @@ def predicted(
 
 def mapped(device: torch.device) -> dict[str, int]:
     """A file opened as it is: on a CPU its weights stay in its map, which is not private."""
-    return {RAM: making_bytes((), 0)} if device.type == "cpu" else {}
+    return {RAM: 0} if device.type == "cpu" else {}
 
 
 def _made(choice: Choice, fused: bool) -> Made:

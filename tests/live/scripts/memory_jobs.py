@@ -1,20 +1,39 @@
-"""One job inside ComfyUI on the CPU, in its own process: private memory predicted and measured."""
+"""Jobs inside ComfyUI on the CPU: private memory predicted and measured.
+
+Each job has a process of its own, which begins with ComfyUI imported and nothing computed: it is
+forked from this one, where torch has not started a thread.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 # text width, pooled width
-CONDITIONING = {"flux": (4096, 768), "tiny flux": (128, 768), "wan": (4096, 0), "qwen": (3584, 0)}
+CONDITIONING = {"flux": (4096, 768), "wan": (4096, 0), "qwen": (3584, 0)}
+
+IMPORTED = (
+    "comfy.sample", "comfy.sd", "fusequant.host.cached", "fusequant.host.memory",
+    "fusequant.host.speed",
+)  # fmt: skip
 
 
-def run(job: str, **options: Any) -> dict[str, Any]:
-    """The name of a job below and its options -> bytes."""
+def run(jobs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """For each job (`job`, its name below, and its options) what it found, in bytes."""
+    for name in IMPORTED:
+        importlib.import_module(name)
+    with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+        yield from pool.imap(_done, jobs)
+
+
+def _done(job: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
+    options = {key: value for key, value in job.items() if key != "job"}
     with torch.inference_mode():
-        return JOBS[job](**options)
+        return JOBS[job["job"]](**options)
 
 
 def sample(
@@ -77,13 +96,13 @@ def _made(work: Callable[[], Any]) -> dict[str, Any]:
 
 
 def _row(held: int, predicted: int, measured: int) -> dict[str, Any]:
-    """`error` is of all private memory of the process, `error_over_held` of what came on top."""
+    """`error` is of all private memory, `error_over_held` of what came on top, if any was told."""
     return {
         "held_bytes": held,
         "predicted_bytes": held + predicted,
         "peak_bytes": held + measured,
         "error": (held + predicted) / (held + measured) - 1,
-        "error_over_held": predicted / measured - 1,
+        "error_over_held": predicted / measured - 1 if predicted else None,
     }
 
 
