@@ -28,7 +28,9 @@ from .weights import stored_bytes, stored_scheme
 
 PREFIX = "diffusion_model."
 # buffers and compiled code that torch's libraries make on a CPU at the first step, measured
-LIBRARIES_BYTES = 64 << 20
+LIBRARIES_BYTES = 32 << 20
+# what is smaller stays in the C library's heap when it is freed: glibc's largest threshold
+HEAP_BYTES = 32 << 20
 Conds = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
@@ -77,6 +79,8 @@ def step_bytes_of(
         text=max(texts, default=0),
         itemsize=compute_dtype_of(patcher).itemsize,
     )
+    if patcher.load_device.type == "cpu":
+        call = replace(call, kept_bytes=HEAP_BYTES)
     if _keeps_scores(patcher):
         free = comfy.model_management.get_free_memory(patcher.load_device)
         call = replace(call, rows=query_rows(free, call, net.hidden // HEAD))

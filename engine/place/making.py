@@ -16,7 +16,7 @@ from dataclasses import dataclass
 FLOAT = 4  # bytes of a number that is worked on
 COPIES_OF_A_CHUNK = 4  # rows, their magnitude or rotation, the quotient, its rounding
 COPIES_OF_A_FUSED_LAYER = 3  # the sum, the product of a LoRA's halves, the same times strength
-KEPT_BYTES = 48 << 20  # what the C library's allocator and torch's libraries keep, measured
+KEPT_BYTES = 16 << 20  # what the C library's allocator and torch's libraries keep, measured
 
 
 @dataclass(frozen=True)

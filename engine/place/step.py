@@ -1,11 +1,13 @@
 """A diffusion transformer and one call of it in, the memory of its fullest moment out.
 
-bytes = itemsize x (rotations + max over the moments of a block of
+bytes = itemsize x rotations + max over the moments of a block of
     arrays of (tokens, hidden) and (tokens, MLP width) that are alive
     + scores before and after softmax: 2 x batch x heads x min(queries, rows) x keys
-    + what the layer being computed takes: its output and its widened weight, see WORKING)
+    + what the layer being computed takes: its output and its widened weight, see WORKING
 
-Weights that are kept are not counted; neither is the number of blocks, which run in turn.
+Weights that are kept are not counted; neither is the number of blocks, which run in turn. Where an
+allocator keeps small pieces for later, the maximum is taken of the large and of the small ones
+each: the small pieces of one moment are still there in another.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ class Net:
 class Call:
     """One call of a model. `rows`: queries that attention meets at once, None: it keeps no scores.
 
-    `itemsize` is that of the dtype that is computed in.
+    `itemsize` is that of the dtype that is computed in. `kept_bytes`: pieces that are smaller stay
+    with the process when they are freed.
     """
 
     batch: int
@@ -69,6 +72,7 @@ class Call:
     text: int
     rows: int | None = None
     itemsize: int = 4
+    kept_bytes: int = 0
 
     def tokens(self, whose: str) -> int:
         """How many of a batch there are."""
@@ -78,30 +82,44 @@ class Call:
 
 def step_bytes(net: Net, call: Call) -> int:
     """The fullest moment of a step in bytes, without weights that are kept."""
-    elements = max(_elements(moment, net, call) for moment in net.blocks.moments)
+    moments = [
+        [(count, elements * call.itemsize) for count, elements in _pieces(moment, net, call)]
+        for moment in net.blocks.moments
+    ]
+    large = max(sum(n * x for n, x in alive if x >= call.kept_bytes) for alive in moments)
+    small = max(sum(n * x for n, x in alive if x < call.kept_bytes) for alive in moments)
     rotations = call.tokens(net.blocks.rotary) // call.batch * 2 * HEAD
-    return math.ceil((elements + rotations) * call.itemsize)
+    return math.ceil(large + small + rotations * call.itemsize)
 
 
-def _elements(moment: Moment, net: Net, call: Call) -> float:
-    alive = sum(count * call.tokens(whose) * net.hidden for whose, count in moment.hidden.items())
-    alive += sum(count * call.tokens(whose) * net.wide for whose, count in moment.wide.items())
+def _pieces(moment: Moment, net: Net, call: Call) -> list[tuple[float, float]]:
+    """What is alive in a moment: (how many arrays, elements of each)."""
+    alive = [(n, call.tokens(whose) * net.hidden) for whose, n in moment.hidden.items()]
+    alive += [(n, call.tokens(whose) * net.wide) for whose, n in moment.wide.items()]
+    found: list[tuple[float, float]] = [*alive]
     if moment.scores is not None and call.rows is not None:
         queries, keys = (call.tokens(whose) // call.batch for whose in moment.scores)
-        alive += 2 * call.batch * (net.hidden // HEAD) * min(queries, call.rows) * keys
-    if moment.linear is None:
-        return alive
-    name, whose = moment.linear
-    matrix = net.matrices.get(name)
-    # a model without such a layer has no such moment
-    return alive + working(matrix, call.tokens(whose)) if matrix is not None else 0.0
+        heads = net.hidden // HEAD
+        found.append((2, call.batch * heads * min(queries, call.rows) * keys))
+    if moment.linear is not None:
+        name, whose = moment.linear
+        matrix = net.matrices.get(name)
+        if matrix is None:  # a model without such a layer has no such moment
+            return []
+        found += working(matrix, call.tokens(whose))
+    return found
 
 
-def working(matrix: Matrix, tokens: int) -> float:
-    """Elements that one product of (tokens, k) and (n, k) takes."""
+def working(matrix: Matrix, tokens: int) -> list[tuple[float, float]]:
+    """What one product of (tokens, k) and (n, k) takes: (how many arrays, elements of each)."""
     n, k = matrix.n, matrix.k
+    sizes = (n * k, tokens * n, tokens * k)
     ways = WORKING.get(matrix.held, _DEQUANTIZED)
-    return max(nk * n * k + mn * tokens * n + mk * tokens * k for nk, mn, mk in ways)
+    return max(([*zip(way, sizes, strict=True)] for way in ways), key=_total)
+
+
+def _total(pieces: list[tuple[float, float]]) -> float:
+    return sum(count * elements for count, elements in pieces)
 
 
 def query_rows(free_bytes: float, call: Call, heads: int) -> int:

@@ -6,6 +6,8 @@ two blocks with random numbers, the fullest moment of one call.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fusequant.engine.advise.activations import held_on, in_blocks, net_of
@@ -97,7 +99,8 @@ def test_one_layer_is_predicted_within_ten_per_cent(
     scheme: str, shape: tuple[int, int, int], mib: float
 ) -> None:
     m, n, k = shape
-    assert working(Matrix(n, k, scheme), m) * 4 == pytest.approx(mib * 2**20, rel=0.10)
+    taken = sum(count * elements for count, elements in working(Matrix(n, k, scheme), m))
+    assert taken * 4 == pytest.approx(mib * 2**20, rel=0.10)
 
 
 def test_a_batch_multiplies_what_is_alive_and_no_weight() -> None:
@@ -113,6 +116,17 @@ def test_attention_that_keeps_no_scores_takes_less_and_fewer_rows_too() -> None:
         step_bytes(flux(3072, 12288), Call(1, 4096, 256, r)) for r in (4096, 512, None)
     )
     assert whole > 3 * rows > 3 * none
+
+
+def test_small_pieces_that_an_allocator_keeps_come_on_top_of_the_large_ones() -> None:
+    net, call = flux(2048, 8192), Call(1, 256, 256, 4096)
+    kept = step_bytes(net, replace(call, kept_bytes=32 << 20))
+    widened = 4 * 14336 * 2048  # of linear1, the one piece over 32 MiB
+    joint, image, wide, scores = 512 * 2048, 256 * 2048, 512 * 8192, 2 * 16 * 512 * 512
+    attention = 4 * (8 * joint + image + wide + scores)
+    assert kept == widened + attention + 4 * 512 * 2 * 128
+    assert kept > step_bytes(net, call) > widened
+    assert step_bytes(net, replace(call, kept_bytes=1 << 40)) == step_bytes(net, call)
 
 
 def test_half_the_itemsize_is_half_of_the_memory() -> None:
