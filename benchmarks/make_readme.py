@@ -68,6 +68,8 @@ def memory_table() -> str:
     for job, title in JOBS.items():
         for family, name in FAMILIES.items():
             cases = [x for x in result.rows if (x["job"], x["model"]) == (job, family)]
+            if not cases:
+                continue
             peaks = [case["peak_bytes"] / 1e9 for case in cases]
             rows.append(
                 (

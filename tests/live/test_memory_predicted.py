@@ -30,7 +30,7 @@ def rows(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
     model = folder / "flux.safetensors"
     write_flux_like(model, FluxConfig(1024, 1, 1, 4096, 768, True))
     step = {"job": "sample", "model": model, "family": "flux", "latent": [1, 16, 64, 64],
-            "text": 256, "scheme": "int8"}  # fmt: skip
+            "text": 256}  # fmt: skip
     made = {"job": "quantize", "model": model, "scheme": "int8", "cache": "off", "user": folder}
     return run_inside(comfy, "memory_jobs", jobs=[step, made])
 
