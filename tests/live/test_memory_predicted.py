@@ -17,7 +17,7 @@ from .comfy import Comfy
 from .inprocess import run_inside
 
 WITHIN = 0.10  # of all private memory of the process
-OVER_HELD = 0.25  # of what came on top, which is small here
+SLACK_BYTES = 48 << 20  # of what came on top: what the C library keeps differs by as much
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="private memory from /proc"
 )
@@ -39,7 +39,7 @@ def test_what_is_predicted_is_what_is_taken(rows: list[dict[str, Any]]) -> None:
     assert len(rows) == 2
     for row in rows:
         assert abs(row["error"]) < WITHIN, row
-        assert abs(row["error_over_held"]) < OVER_HELD, row
+        assert abs(row["predicted_bytes"] - row["peak_bytes"]) < SLACK_BYTES, row
 
 
 def test_the_log_and_the_report_say_both(rows: list[dict[str, Any]]) -> None:
