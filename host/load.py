@@ -161,7 +161,9 @@ def _load_quantizing(
     later = {x.layer.key for x in choices.values() if x.scheme not in ("none", held_by(x.layer))}
     made = translate(model.layers, source, later, plain=scheme == "none")
     chosen = {c.layer.name: c for c in choices.values() if c.layer.key in later}
-    report.predicted = making.predicted(chosen, (), quantizing_device(device))
+    # the order is that of the host's model, which is not there yet: its last layers are small
+    by_size = sorted(chosen.items(), key=lambda item: -item[1].layer.elements)
+    report.predicted = making.predicted(dict(by_size), (), quantizing_device(device))
     run = Streaming(source, chosen, device, request, report)
     patcher, dtype = _build(source, model, made.state, request.backend, run, disable_dynamic)
     run.finish()
