@@ -70,11 +70,11 @@ def sampled() -> Iterator[dict[str, Any]]:
 def made() -> Iterator[dict[str, Any]]:
     """Loading as stored and quantizing on load, Quantize Model with cache and LoRA and without."""
     for family in SIZES:
-        out = {"model": family, "held_out": family == "qwen"}
         for scheme in SCHEMES:
-            yield {"job": "load", "scheme": scheme, **out}
+            yield {"job": "load", "model": family, "scheme": scheme, "held_out": False}
         for scheme in SCHEMES[1:]:
-            yield {"job": "quantize", "scheme": scheme, "cache": "off", **out}
+            yield {"job": "quantize", "model": family, "scheme": scheme, "cache": "off",
+                   "held_out": family == "qwen"}  # fmt: skip
     for cache in ("off", "on"):
         yield {"job": "quantize", "scheme": "int8", "cache": cache, "model": "flux",
                "lora": "lora", "held_out": True}  # fmt: skip
