@@ -20,7 +20,7 @@ from ..engine.errors import Refused
 from ..engine.family import Target
 from ..engine.fuse.lora import Change, LoraFile, LoraReport, match, open_lora
 from ..engine.model import Model, recognise
-from ..engine.stream import single_threaded_torch
+from ..engine.workers import single_threaded_torch
 from .choosing import contents_of
 
 ROOT = "diffusion_model."

@@ -146,7 +146,7 @@ def _page_in(patcher: Any) -> float:
     """Seconds to copy every byte of the model's tensors, 4 MB at a time."""
     import torch
 
-    from fusequant.engine.stream import single_threaded_torch
+    from fusequant.engine.workers import single_threaded_torch
 
     buffer, started = torch.empty(4 << 20, dtype=torch.uint8), time.perf_counter()
     with single_threaded_torch():  # as a file is read
