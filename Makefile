@@ -21,12 +21,15 @@ types: $(READY)
 	mkdir -p $(VENV)/types && ln -sfn ../.. $(VENV)/types/fusequant
 	MYPYPATH=$(VENV)/types $(BIN)/mypy
 
+# Two processes, one file of tests each at a time; torch's own threads would only fight them.
+PARALLEL := -n 2 --dist loadfile
+
 unit: $(READY)
-	$(BIN)/python -m pytest -m "not live and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "not live and not gpu"
 
 # The same pack inside a real ComfyUI; says loudly when there is none.
 live: $(READY)
-	$(BIN)/python -m pytest -m "live and not workflows_all" tests/live tests/browser -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "live and not workflows_all" tests/live tests/browser $(PARALLEL)
 
 # Every shipped workflow: run on the CPU with small stand-in models, opened in ComfyUI's page by a
 # Chromium; what became of each is recorded in tests/workflows/states.json.

@@ -92,9 +92,11 @@ class Subject:
         known: dict[object, int] = {}
         first: list[Layer] = []
         order = []
+        rules = [re.compile(rule.pattern) for rule in self.model.family.keep]
         for layer in self.model.layers:
             stored = tuple((x.scheme, str(x.settings), x.rows, *x.tensors) for x in layer.parts)
-            alike = (_BLOCK.sub("#", layer.key, count=1), layer.shape, layer.dtype, stored)
+            kept = tuple(bool(rule.fullmatch(layer.name)) for rule in rules)
+            alike = (_BLOCK.sub("#", layer.key, count=1), layer.shape, layer.dtype, stored, kept)
             if alike not in known:
                 known[alike] = len(first)
                 first.append(layer)
