@@ -205,13 +205,17 @@ def _recipe(patcher: Any, added: Mapping[str, Branch]) -> LiveRecipe:
     added_patches = {f"{name}.weight": _as_patches(one) for name, one in added.items()}
     patches = merged(before.patches if before else {}, added_patches)
     total = {name: joined([have[name], b]) if name in have else b for name, b in added.items()}
+    made = before or Recipe(init, Request(AS_STORED), compute_dtype_of(patcher))
     return LiveRecipe(
-        before.init if before else init,
-        before.request if before else Request(AS_STORED),
-        compute_dtype_of(patcher),
-        patches,
-        base,
-        {**have, **total},
+        init=made.init,
+        request=made.request,
+        compute_dtype=compute_dtype_of(patcher),
+        patches=patches,
+        assigned=made.assigned,
+        insight=made.insight,
+        told=made.told,
+        base=base,
+        branches={**have, **total},
     )
 
 

@@ -15,6 +15,7 @@ from ..choose import dtype_of
 from ..errors import Refused
 from ..fuse.strength import with_strength
 from ..rotated import GROUP, rotation
+from ..rounding_names import ROUNDINGS, known_rounding
 from .entry import Trouble
 
 
@@ -73,6 +74,11 @@ def _rotated(value: object) -> int | None:
     return rotation(GROUP if value is True else None if value is False else value)
 
 
+def _rounding(value: object) -> str:
+    known_rounding(_text(value))
+    return _text(value)
+
+
 def _loras(value: object) -> tuple[Mapping[str, Any], ...]:
     """Texts `FILE[:STRENGTH]` or tables -> tables with `file` and what else was said."""
     values = value if isinstance(value, list) else [value]
@@ -115,6 +121,7 @@ KEYS = (
     Key("rotated", "true, or the group of the rotation: 256", _rotated, "rotated"),
     Key("format", "who the file is for: core or lightx2v", _text, "format"),
     Key("by_block", "true or false", _flag, "by_block"),
+    Key("rounding", f"one of {', '.join(ROUNDINGS)}", _rounding, "rounding"),
 )
 PARTS = ("high", "low")  # a part under its own name; any other under [recipe.parts.NAME]
 

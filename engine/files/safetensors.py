@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from ..errors import Refused
 from ..tensors import DTYPES, TensorSpec
@@ -36,6 +36,24 @@ _PLAIN = re.compile(
     .replace(" ", _SPACE.pattern)
     .replace("#", "(?:0|[1-9][0-9]{0,18})")
 )
+
+
+class _Plain(NamedTuple):
+    """An entry that `_PLAIN` has read; `shape` as it is written, without its brackets."""
+
+    dtype: str
+    shape: str
+    begin: int
+    end: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON would have read it."""
+        shape = [int(count) for count in self.shape.split(",")] if self.shape else []
+        return {"dtype": self.dtype, "shape": shape, "data_offsets": [self.begin, self.end]}
+
+
+# (dtype, shape as it is written): (shape, bytes), of entries that are checked
+Known = dict[tuple[str, str], tuple[tuple[int, ...], int]]
 
 
 class _TwiceError(ValueError):
@@ -61,6 +79,7 @@ def read_header(
     length = header_length(handle, size, name)
     metadata: dict[str, str] | None = None
     entries: dict[str, tuple[TensorSpec, int, int]] = {}
+    known: Known = {}
     for key, value in _Text(handle, length, name).entries():
         if key in entries or (key == "__metadata__" and metadata is not None):
             raise _fault(
@@ -68,6 +87,8 @@ def read_header(
             )
         if key == "__metadata__":
             metadata = _metadata(value, name)
+        elif isinstance(value, _Plain):
+            entries[key] = _plain_entry(key, value, known, name)
         else:
             entries[key] = _entry(key, value, name)
     placed = sorted(entries.values(), key=lambda entry: (entry[1], entry[2]))
@@ -125,9 +146,7 @@ class _Text:
             if plain := _PLAIN.match(self._text, self._at):
                 self._at = plain.end()
                 key, dtype, shape, begin, end, mark = plain.groups()
-                counts = [int(count) for count in shape.split(",")] if shape else []
-                offsets = [int(begin), int(end)]
-                yield key, {"dtype": dtype, "shape": counts, "data_offsets": offsets}
+                yield key, _Plain(dtype, shape, int(begin), int(end))
                 continue
             if self._peek() != '"':
                 raise self._bad("a name in quotes")
@@ -220,6 +239,17 @@ def _metadata(value: Any, name: str) -> dict[str, str]:
     return value
 
 
+def _plain_entry(key: str, plain: _Plain, known: Known, name: str) -> tuple[TensorSpec, int, int]:
+    """As `_entry`; a dtype and shape that were checked once are known by how they are written."""
+    dtype, written, begin, end = plain
+    shape, size = known.get((dtype, written), ((), -1))
+    if end - begin == size:
+        return TensorSpec(key, dtype, shape), begin, end
+    entry = _entry(key, plain.to_json(), name)
+    known[dtype, written] = (entry[0].shape, end - begin)
+    return entry
+
+
 def _entry(key: str, info: Any, name: str) -> tuple[TensorSpec, int, int]:
     """One header entry checked on its own: (spec, first byte, end), relative to the data."""
     where = f"tensor {key!r} of {name}"
@@ -271,9 +301,7 @@ def _check_cover(placed: list[tuple[TensorSpec, int, int]], size: int, name: str
 
 
 def _counts(values: Any) -> bool:
-    if not isinstance(values, list):
-        return False
-    return {*map(type, values)} <= {int} and min(values, default=0) >= 0
+    return isinstance(values, list) and all(type(item) is int and item >= 0 for item in values)
 
 
 def _short(value: Any) -> str:

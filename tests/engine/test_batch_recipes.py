@@ -19,7 +19,11 @@ from fusequant.engine.batch.recipes import fill, read_recipes
 from fusequant.engine.errors import Refused
 from fusequant.engine.pipeline import Request
 
-NOT_OF_A_RECIPE = {"capability", "workers"}  # fields of Request that the machine decides
+NOT_OF_A_RECIPE = {
+    "capability", "workers",  # the machine decides them
+    # a budget is spent by the numbers of the weights, and a batch is planned from headers alone
+    "max_bytes", "candidates", "inputs", "input_scales",
+}  # fmt: skip
 
 
 def header(path: Path, metadata: dict[str, str] | None = None) -> Path:
@@ -68,6 +72,7 @@ def test_a_recipe_says_what_convert_is_told(folder: Path) -> None:
         rotated = true
         format = "lightx2v"
         by_block = true
+        rounding = "search"
         out = "out/a.safetensors"
         """,
     )
@@ -86,6 +91,7 @@ def test_a_recipe_says_what_convert_is_told(folder: Path) -> None:
         "rotated": 256,
         "format": "lightx2v",
         "by_block": True,
+        "rounding": "search",
     }
     assert part.out == folder / "out/a.safetensors"
 

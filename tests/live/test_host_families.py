@@ -11,6 +11,7 @@ from .comfy import Comfy
 from .inprocess import run_inside
 
 # block matrices; output error with 8 bits and with 4 (a narrow T5 of random numbers is chaotic)
+FOUR_BITS = ("int4_g128", "nvfp4", "w4a8", "w4a4_convrot")
 EXPECTED = {"wan": (20, 0.03, 0.2), "clip": (72, 0.2, 0.9), "t5": (168, 2.0, 2.0)}
 
 
@@ -34,7 +35,8 @@ def test_every_scheme_runs_on_every_model(lines: list[dict[str, Any]], model: st
     found = [line for line in lines if line["model"] == model]
     assert len(found) >= 8
     for line in found:
-        small = model == "t5" and "int4" in line["scheme"]  # 4-bit attention is under 16 KiB
+        four = line["scheme"] in FOUR_BITS
+        small = model == "t5" and four  # 4-bit attention is under 16 KiB
         assert line["layers"] == (72 if small else layers), line
-        assert 0 < line["error"] < (four_bits if "int4" in line["scheme"] else eight_bits), line
+        assert 0 < line["error"] < (four_bits if four else eight_bits), line
         assert line.get("upstream", True), line
