@@ -20,7 +20,15 @@ from ..engine.advise.activations import held_on, net_of
 from ..engine.advise.latents import latent_of
 from ..engine.layer import Layer
 from ..engine.model import Model, recognise
-from ..engine.place.step import HEAD, PLAIN, RESIDENT, Call, query_rows, step_bytes
+from ..engine.place.step import (
+    CPU_RUN_BYTES,
+    HEAD,
+    PLAIN,
+    RESIDENT,
+    Call,
+    query_rows,
+    step_bytes,
+)
 from . import devices, vram
 from .choosing import contents_of
 from .ops import compute_dtype_of
@@ -80,7 +88,7 @@ def step_bytes_of(
         itemsize=compute_dtype_of(patcher).itemsize,
     )
     if patcher.load_device.type == "cpu":
-        call = replace(call, kept_bytes=HEAP_BYTES)
+        call = replace(call, kept_bytes=HEAP_BYTES, run_bytes=CPU_RUN_BYTES)
     if _keeps_scores(patcher):
         free = comfy.model_management.get_free_memory(patcher.load_device)
         call = replace(call, rows=query_rows(free, call, net.hidden // HEAD))

@@ -8,14 +8,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ..devices import NATIVE as ON_CODES
-from ..devices import rules
+from ..devices import NATIVE, rules
 from ..layer import Layer
 from ..model import Model
 from ..place.moments import ANY_FAMILY, BLOCKS
-from ..place.step import NATIVE, PLAIN, RESIDENT, Matrix, Net
+from ..place.step import (
+    FOLDED,
+    FUSED,
+    FUSED_FP8,
+    FUSED_FP8_ROW,
+    PLAIN,
+    RESIDENT,
+    SUMS,
+    Matrix,
+    Net,
+)
 from .sides import block_of, widths_of
 
+# products of codes that differ from FUSED, and where sums are written out before they are scaled
+ON_CODES = {"int8_convrot": FOLDED, "fp8": FUSED_FP8, "fp8_row": FUSED_FP8_ROW}
+WRITES_SUMS = ("sm_75", "rocm")
 Held = Callable[[Layer], str]  # a layer in, the row of WORKING by which its weight is held out
 
 
@@ -34,18 +46,22 @@ def net_of(model: Model, held: Held = _resident) -> Net:
         name: Matrix(layer.shape[0], math.prod(layer.shape[1:]), held(layer))
         for name, layer in found.items()
     }
-    return Net(blocks, found[blocks.hidden].shape[0], found[blocks.wide].shape[0], matrices)
+    second = {name.replace(".0.", ".1.", 1) for name in named if ".0." in name}
+    repeated = any(layer.name in second for layer in model.layers)
+    hidden, wide = found[blocks.hidden].shape[0], found[blocks.wide].shape[0]
+    return Net(blocks, hidden, wide, matrices, repeated)
 
 
 def held_on(scheme: str, device: str) -> str:
-    """The row of WORKING for a scheme on a device class: `native` where codes are multiplied.
+    """The row of WORKING for a scheme on a device class; those of a CPU are by scheme.
 
-    The rows of a CPU are by scheme: its products were measured. A scheme without a rule is its own.
+    A GPU that multiplies codes has rows of its own, so that nothing that only a CPU does is
+    predicted for it. A scheme without a rule is its own.
     """
     found = rules().get((scheme, device))
-    if device == "cpu" or scheme == PLAIN or found is None:
+    if device == "cpu" or found is None or found.support != NATIVE:
         return scheme
-    return NATIVE if found.support == ON_CODES else scheme
+    return SUMS if device in WRITES_SUMS else ON_CODES.get(scheme, FUSED)
 
 
 def in_blocks(scheme: str, device: str) -> Held:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ..devices import EMULATED, NATIVE, rule
 from ..place.budget import RESERVE_BYTES
-from ..place.step import HEAD, query_rows, step_bytes
+from ..place.step import CPU_RUN_BYTES, HEAD, query_rows, step_bytes
 from ..scheme_names import schemes
 from .find_card import GIB
 from .job import MEMORY, Job
@@ -152,7 +152,8 @@ def activation_bytes(machine: Machine, job: Job, sizes: Sizes) -> int:
     net = job.subject.net(sizes.scheme, machine.device)
     if machine.device == "cpu":
         free = (machine.ram_bytes or 0) - sizes.weight_bytes
-        call = replace(call, rows=query_rows(free, call, net.hidden // HEAD))
+        rows = query_rows(free, call, net.hidden // HEAD)
+        call = replace(call, rows=rows, run_bytes=CPU_RUN_BYTES)
     return step_bytes(net, call)
 
 

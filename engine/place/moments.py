@@ -19,7 +19,8 @@ class Moment:
 
     `hidden` and `wide` count arrays of (tokens, hidden) and of (tokens, MLP width). `scores`: whose
     queries meet whose keys. `linear`: the layer that is being computed and on whose tokens; its
-    output and its widened weight come on top.
+    output and its widened weight come on top. `activated`: of `wide`, the arrays that its input is
+    put through an activation into, which a product that applies the activation itself never makes.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Moment:
     wide: dict[str, int]
     scores: tuple[str, str] | None = None
     linear: tuple[str, str] | None = None
+    activated: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,10 @@ class Blocks:
 
 
 def _moment(name: str, joint: int = 0, image: int = 0, text: int = 0, wide: int = 0,
-            wide_image: int = 0, **more: tuple[str, str]) -> Moment:  # fmt: skip
-    return Moment(
-        name, {JOINT: joint, IMAGE: image, TEXT: text}, {JOINT: wide, IMAGE: wide_image}, **more
-    )
+            wide_image: int = 0, activated: int = 0,
+            **more: tuple[str, str]) -> Moment:  # fmt: skip
+    hidden = {JOINT: joint, IMAGE: image, TEXT: text}
+    return Moment(name, hidden, {JOINT: wide, IMAGE: wide_image}, **more, activated=activated)
 
 
 _DOUBLE, _SINGLE = "double_blocks.0.", "single_blocks.0."
@@ -76,7 +78,9 @@ WAN = Blocks("patch_embedding", f"{_BLOCK}ffn.0", IMAGE, (
     _moment("attention", image=6, text=1, scores=(IMAGE, IMAGE)),
     _moment("cross attention", image=4, text=3, scores=(IMAGE, TEXT)),
     _moment("MLP in", image=3, text=1, linear=(f"{_BLOCK}ffn.0", IMAGE)),
-    _moment("MLP out", image=3, text=1, wide_image=2, linear=(f"{_BLOCK}ffn.2", IMAGE)),
+    # linear_input_act holds on to what it puts through GELU
+    _moment("MLP out", image=3, text=1, wide_image=2, activated=1,
+            linear=(f"{_BLOCK}ffn.2", IMAGE)),
 ))  # fmt: skip
 
 _BLOCK = "transformer_blocks.0."

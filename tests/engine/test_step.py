@@ -13,7 +13,15 @@ import pytest
 from fusequant.engine.advise.activations import held_on, in_blocks, net_of
 from fusequant.engine.advise.subject import public
 from fusequant.engine.place.moments import ANY_FAMILY, BLOCKS
-from fusequant.engine.place.step import Call, Matrix, Net, query_rows, step_bytes, working
+from fusequant.engine.place.step import (
+    CPU_RUN_BYTES,
+    Call,
+    Matrix,
+    Net,
+    query_rows,
+    step_bytes,
+    working,
+)
 
 D, S, Q = "double_blocks.0.", "single_blocks.0.", "transformer_blocks.0."
 
@@ -99,7 +107,8 @@ def test_one_layer_is_predicted_within_ten_per_cent(
     scheme: str, shape: tuple[int, int, int], mib: float
 ) -> None:
     m, n, k = shape
-    taken = sum(count * elements for count, elements in working(Matrix(n, k, scheme), m))
+    call = Call(1, m, 0, run_bytes=CPU_RUN_BYTES)
+    taken = sum(count * elements for count, elements in working(Matrix(n, k, scheme), m, call))
     assert taken * 4 == pytest.approx(mib * 2**20, rel=0.10)
 
 
@@ -161,7 +170,7 @@ def test_a_family_that_nobody_counted_is_told_by_its_widths() -> None:
 
 
 def test_codes_that_a_gpu_multiplies_are_not_widened() -> None:
-    assert held_on("int8", "sm_86") == "native"
-    assert held_on("fp8", "sm_86") == "fp8" and held_on("fp8", "sm_89") == "native"
+    assert held_on("int8", "sm_86") == "fused" and held_on("int8", "sm_75") == "sums"
+    assert held_on("fp8", "sm_86") == "fp8" and held_on("fp8", "sm_89") == "fused fp8"
     assert held_on("int8", "cpu") == "int8"  # measured there
     assert held_on("a format of the host alone", "sm_89") == "a format of the host alone"
