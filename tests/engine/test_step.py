@@ -15,6 +15,7 @@ from fusequant.engine.advise.subject import public
 from fusequant.engine.place.moments import ANY_FAMILY, BLOCKS
 from fusequant.engine.place.step import (
     CPU_RUN_BYTES,
+    GPU_RUN_BYTES,
     Call,
     Matrix,
     Net,
@@ -22,6 +23,7 @@ from fusequant.engine.place.step import (
     step_bytes,
     working,
 )
+from fusequant.kernels.backends._by_rows import BLOCK_BYTES, BLOCK_BYTES_ELSEWHERE
 
 D, S, Q = "double_blocks.0.", "single_blocks.0.", "transformer_blocks.0."
 
@@ -174,3 +176,55 @@ def test_codes_that_a_gpu_multiplies_are_not_widened() -> None:
     assert held_on("fp8", "sm_86") == "fp8" and held_on("fp8", "sm_89") == "fused fp8"
     assert held_on("int8", "cpu") == "int8"  # measured there
     assert held_on("a format of the host alone", "sm_89") == "a format of the host alone"
+
+
+def test_what_a_cpu_needs_for_whole_numbers_is_not_predicted_for_a_gpu() -> None:
+    n, k, m = 512, 2048, 4096
+    call = Call(1, m, 0, itemsize=2)
+    cpu, fused, sums = (
+        sum(count * x for count, x in working(Matrix(n, k, held), m, call))
+        for held in ("int8_convrot", "fused", "sums")
+    )
+    assert fused == m * n + m * k / 2  # the output, one byte a number of the input
+    assert sums == fused + 2 * m * n  # four bytes beside every two
+    assert cpu > sums
+
+
+def test_a_rotation_that_applies_the_activation_saves_its_output() -> None:
+    call = Call(1, 32760, 512, itemsize=2)
+    fused, folded = (step_bytes(wan(5120, 13824, held), call) for held in ("fused", "folded"))
+    video, text, h = 32760, 512, 5120
+    # three arrays, the MLP's numbers before GELU, the output and the codes after it
+    expected = video * (3 * h + 13824 + h + 13824 / 2) + text * h + video * 2 * 128
+    assert folded == 2 * expected
+    assert fused - folded == 2 * video * 13824
+
+
+@pytest.mark.parametrize(("itemsize", "products"), [(2, 3), (4, 1)])
+def test_products_of_16_bits_are_scaled_in_float32(itemsize: int, products: int) -> None:
+    n, k, m = 512, 512, 65536
+    call = Call(1, m, 0, itemsize=itemsize)
+    taken = sum(count * x for count, x in working(Matrix(n, k, "int8_weight_only"), m, call))
+    assert taken == n * k + (1 + products) * m * n
+
+
+def test_runs_are_as_large_as_the_product_makes_them() -> None:
+    assert BLOCK_BYTES == {"cpu": CPU_RUN_BYTES}
+    assert BLOCK_BYTES_ELSEWHERE == GPU_RUN_BYTES
+
+
+def test_small_pieces_are_kept_for_the_next_block_where_there_is_one() -> None:
+    many, call = qwen_image(3072, 12288), Call(1, 400, 64, 4096, kept_bytes=32 << 20)
+    one = replace(many, repeated=False)
+    modulation = 4 * 6 * 3072 * 3072
+    assert step_bytes(one, call) < step_bytes(many, call)
+    assert step_bytes(one, call) < modulation + (16 << 20)  # its own small pieces alone
+    alike = replace(call, kept_bytes=0)
+    assert step_bytes(one, alike) == step_bytes(many, alike)
+
+
+def test_a_model_of_one_block_is_told_from_its_header() -> None:
+    model = public("qwen-image-edit-2511").model
+    first = [x for x in model.layers if not x.name.startswith(f"{Q[:-2]}") or Q in x.name]
+    assert net_of(model).repeated
+    assert not net_of(replace(model, layers=tuple(first))).repeated
