@@ -7,8 +7,9 @@ which page has which, and what makes each.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fusequant.authoring import table
 from fusequant.engine import devices
@@ -127,6 +128,45 @@ def rounding_table() -> str:
     return markdown_table(("model", "scheme", "rounding", "output error", "CPU time"), rows)
 
 
+JOBS = {"load": "load, as stored or quantizing", "quantize": "Quantize Model", "sample": "a step"}
+FAMILIES = {"flux": "FLUX", "wan": "Wan", "qwen": "Qwen-Image"}
+
+
+def memory_table() -> str:
+    """Private memory predicted and measured: the worst case of each job and family."""
+    path, result = newest("memory")
+    rows = []
+    for job, title in JOBS.items():
+        for family, name in FAMILIES.items():
+            cases = [x for x in result.rows if (x["job"], x["model"]) == (job, family)]
+            if not cases:
+                continue
+            peaks = [case["peak_bytes"] / 1e9 for case in cases]
+            rows.append(
+                (
+                    title,
+                    name,
+                    len(cases),
+                    f"{min(peaks):.2f} to {max(peaks):.2f} GB",
+                    *(_farthest(cases, key) for key in ("error", "error_over_held")),
+                )
+            )
+    head = ("", "model", "cases", "peaks", "worst prediction", "of what came on top alone")
+    off = sum(abs(case["error"]) > 0.10 for case in result.rows)
+    out = [case for case in result.rows if case["held_out"]]
+    worst = _farthest(out, "error")
+    said = (
+        f"{len(result.rows) - off} of {len(result.rows)} cases are within 10 % of the process's "
+        f"private memory. {len(out)} were held out while the prediction was made: {worst} at worst."
+    )
+    return f"{markdown_table(head, rows)}\n\n{said}\n\n{where(path, result)}"
+
+
+def _farthest(cases: Sequence[Mapping[str, Any]], key: str) -> str:
+    found = [case[key] for case in cases if case[key] is not None]
+    return f"{100 * max(found, key=abs):+.0f} %" if found else ""
+
+
 def modes_table() -> str:
     """The five modes, with the weight error of fp8 from the newest conversion."""
     _, result = newest("files")
@@ -220,6 +260,7 @@ SECTIONS: Sections = {
     "devices": devices.table,
     "files": files_table,
     "order": order_tables,
+    "memory": memory_table,
     "host": host_table,
 }
 ADVICE_SECTIONS: Sections = {

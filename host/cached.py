@@ -19,7 +19,7 @@ from ..engine.model import families
 from ..engine.recipe import VERSION, digest_of, header
 from ..engine.rounding_names import NEAREST
 from ..engine.tensors import torch_dtype
-from . import budget, cache, entry, model
+from . import budget, cache, entry, making, model
 from .fingerprint import Key, Unnamed, key_of
 from .model import asked, owned_clone, quantize_asked, quantizing_device, rebuild
 from .origin import file_of
@@ -42,7 +42,9 @@ LIVE_HINT = (
 def quantize_model(patcher: Any, request: Request) -> tuple[Any, Report]:
     """(new patcher, report), as host.model.quantize_model, with the cache that is asked for."""
     report = Report(f"Quantize Model: {request.scheme}")
-    return quantize(patcher, asked(patcher, request, report), report), report
+    with making.measured(report, quantizing_device(patcher.load_device)):
+        made = quantize(patcher, asked(patcher, request, report), report)
+    return making.noted(made, report), report
 
 
 def quantize_clip(clip: Any, request: Request) -> tuple[Any, Report]:
@@ -115,6 +117,7 @@ def _make(
                 )
             log.info("%s: %s", report.title, will)
             tell(will)
+            report.predicted = {making.RAM: entry.peak_bytes(draft)}
             entry.write(draft, target, host_progress())
         report.notes.append(f"{will}: written to {target.name}")
         return cache.read(target)
@@ -188,6 +191,7 @@ def _load(patcher: Any, recipe: Recipe, found: cache.Entry, report: Report) -> A
         str(found.path), recipe.compute_dtype, entry.held_dtype(patcher, facts["dtype"]),
         recipe.request.backend,
     )  # fmt: skip
+    report.predicted = report.predicted or making.mapped(patcher.load_device)
     own = entry.load(loading)
     report.family, report.baseline = facts["family"], str(torch_dtype(facts["dtype"]))[6:]
     report.schemes.update(facts["schemes"])

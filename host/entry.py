@@ -21,10 +21,12 @@ import torch
 from ..engine.files.open import open_source
 from ..engine.files.writer import Writer, size_of
 from ..engine.fuse.lora import Fused
+from ..engine.memory import CHUNK_ELEMENTS
 from ..engine.model import recognise
 from ..engine.outputs import Output, specs_of
 from ..engine.pipeline import Prepared, lay_out, rounding_of
 from ..engine.pipeline import Request as Conversion
+from ..engine.place.making import Made, making_bytes
 from ..engine.plan import Choice
 from ..engine.read import read
 from ..engine.source import Source
@@ -146,6 +148,14 @@ def write(draft: Draft, target: Path, progress: Progress) -> None:
             plain = [job for job in jobs if job.fuse is None]
             stream.run(plain, worker_count(prepared.request.device))
         stream.run([job for job in jobs if job.fuse is not None], 1)
+
+
+def peak_bytes(draft: Draft) -> int:
+    """Private memory that writing takes: plain layers at once, then summed ones each whole."""
+    outputs = draft.prepared.outputs
+    fused = [o.choice.layer.elements for o in outputs if o.choice.layer.key in draft.patches]
+    whole = making_bytes([Made(elements, 0, fused=True) for elements in fused], CHUNK_ELEMENTS)
+    return max(draft.prepared.plan.peak_private_bytes, whole)
 
 
 def _job(draft: Draft, output: Output) -> Job:

@@ -32,7 +32,7 @@ from ..engine.rows import row_count, rows_of
 from ..engine.source import Source
 from ..engine.stored import held_by
 from ..engine.tensors import torch_dtype
-from . import devices, order
+from . import devices, making, order
 from .allocator import give_back
 from .backends import KITCHEN, forced_backend
 from .choosing import exact_scheme
@@ -57,14 +57,22 @@ def load_diffusion_model(
     """
     request = Request(scheme or AS_STORED, backend, tuple(keep), on_failure)
     report = Report(f"Load {Path(path).name}: {request.scheme}")
+    with making.measured(report, quantizing_device(comfy.model_management.get_torch_device())):
+        patcher = _loaded(str(path), request, report, rotated)
+    return order.watched(making.noted(patcher, report)), report
+
+
+def _loaded(path: str, request: Request, report: Report, rotated: int | None) -> Any:
+    """The patcher by the way that the request and the file allow."""
     if request.scheme != AS_STORED:
-        return order.watched(_load_quantizing(str(path), request, report, rotated)), report
-    backend = forced_backend(backend, None, report)
-    init = stored_init(str(path), backend, rotated)
+        return _load_quantizing(path, request, report, rotated)
+    report.predicted = making.mapped(comfy.model_management.get_torch_device())
+    backend = forced_backend(request.backend, None, report)
+    init = stored_init(path, backend, rotated)
     if init[0] is comfy.sd.load_diffusion_model:
         report.notes.append("read by ComfyUI's own loader, as stored")
-        return order.watched(_stock(init)), report
-    return order.watched(_load_stored(str(path), backend, report, rotated)), report
+        return _stock(init)
+    return _load_stored(path, backend, report, rotated)
 
 
 def _stock(init: Init) -> Any:
@@ -152,8 +160,11 @@ def _load_quantizing(
             report.keep(choice.layer.name, choice.why)
     later = {x.layer.key for x in choices.values() if x.scheme not in ("none", held_by(x.layer))}
     made = translate(model.layers, source, later, plain=scheme == "none")
-    run = Streaming(source, {c.layer.name: c for c in choices.values() if c.layer.key in later},
-                    device, request, report)  # fmt: skip
+    chosen = {c.layer.name: c for c in choices.values() if c.layer.key in later}
+    # the order is that of the host's model, which is not there yet: its last layers are small
+    by_size = sorted(chosen.items(), key=lambda item: -item[1].layer.elements)
+    report.predicted = making.predicted(dict(by_size), (), quantizing_device(device))
+    run = Streaming(source, chosen, device, request, report)
     patcher, dtype = _build(source, model, made.state, request.backend, run, disable_dynamic)
     run.finish()
     tell_twice(run.choices, report)

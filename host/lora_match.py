@@ -20,6 +20,7 @@ from ..engine.errors import Refused
 from ..engine.family import Target
 from ..engine.fuse.lora import Change, LoraFile, LoraReport, match, open_lora
 from ..engine.model import Model, recognise
+from ..engine.workers import single_threaded_torch
 from .choosing import contents_of
 
 ROOT = "diffusion_model."
@@ -162,15 +163,21 @@ def swap_halves(delta: torch.Tensor) -> torch.Tensor:
 
 def _refuse_not_finite(file: LoraFile, placed: Sequence[Placed]) -> None:
     """Refuse NaN and infinity in the adapters that are used."""
-    for name in sorted({name for one in placed for name in one.change.names.values()}):
-        tensor = file.source.tensor(name)
-        if not tensor.is_floating_point():
-            continue
-        wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor
-        if not bool(torch.isfinite(wide).all()):
-            raise Refused(
-                "lora-not-finite",
-                found=f"NaN or infinity in {name} of {file.path.name}",
-                expected="finite numbers",
-                fix="its training diverged: use an earlier checkpoint of this LoRA",
-            )
+    names = sorted({name for one in placed for name in one.change.names.values()})
+    with single_threaded_torch():  # many small tensors: threads would wait for each other
+        bad = next((name for name in names if not _finite(file.source.tensor(name))), None)
+    if bad is not None:
+        raise Refused(
+            "lora-not-finite",
+            found=f"NaN or infinity in {bad} of {file.path.name}",
+            expected="finite numbers",
+            fix="its training diverged: use an earlier checkpoint of this LoRA",
+        )
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    """No NaN and no infinity: the smallest and the largest number show either."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor
+    return all(bool(torch.isfinite(edge)) for edge in torch.aminmax(wide))

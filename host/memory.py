@@ -7,21 +7,19 @@ predicted and what was measured is logged at the end, shown on the node and kept
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import comfy.patcher_extension
 import comfy.sampler_helpers
-import torch
 
 from ..engine.errors import Refused
+from ..engine.measure.counters import AllocatorPeak
 from ..engine.measure.timing import PrivatePeak
 from ..engine.planned import PLACING, filled, setup_of
 from ..engine.setup import AUTO, KEEP, LIMIT, LOW, Setup
-from . import order, vram
+from . import making, order, step_memory, vram
 from .notice import tell_node
 from .report import GIB, Report, size
 
@@ -85,13 +83,17 @@ def asked(
 
 @dataclass
 class Run:
-    """One sampling. `parts` add up to the prediction; None where nothing could be told."""
+    """One sampling. `parts` add up to the prediction of `peak_bytes`; None where nothing is told.
+
+    `taken_bytes`: the peak with what torch's allocator caches, which a limit is held against.
+    """
 
     device: str
     mode: str
     limit_bytes: int | None = None
     parts: dict[str, int] = field(default_factory=dict)
     peak_bytes: int | None = None
+    taken_bytes: int | None = None
     in_use: str = ""
     notes: list[str] = field(default_factory=list)
     stopped: str = ""
@@ -109,8 +111,8 @@ class Run:
             f"VRAM Manager ({self.mode}): peak measured {measured}, predicted "
             f"{size(self.predicted_bytes)} on {self.device} ({parts}){self.in_use}{self.stopped}"
         ]
-        if self.limit_bytes is not None and self.peak_bytes is not None:
-            over = self.peak_bytes - self.limit_bytes
+        if self.limit_bytes is not None and self.taken_bytes is not None:
+            over = self.taken_bytes - self.limit_bytes
             lines.append(
                 f"over the limit by {size(over)}: activations are larger than ComfyUI estimates; "
                 "sample fewer pixels or lower the limit by as much"
@@ -172,6 +174,9 @@ def _told(patcher: Any, wanted: Asked, plan: Any) -> Report:
     setup = setup_of(plan)
     if setup is not None:
         report.notes.append(_from_plan(wanted, setup))
+    made = making.told(patcher)
+    if made is not None:
+        report.notes.append(made)
     report.notes.append("the measured peak is logged and shown on this node when sampling ends")
     late = order.warning(patcher)
     if late is not None:
@@ -203,9 +208,10 @@ class SamplingMemory:
         device = patcher.load_device
         limit = None if vram.why_not(patcher) else self._wanted.limit_bytes
         run = Run(str(device), self._wanted.mode, limit)
-        with ExitStack() as undo, PrivatePeak(meter=_meter(device)) as peak:
+        with ExitStack() as undo, vram.watched(device) as peak:
             if device.type == "cpu":
                 run.parts["held before"] = peak.baseline_bytes or 0
+                run.parts["libraries"] = step_memory.LIBRARIES_BYTES
             self._running.append((run, float(getattr(guider, "cfg", 2.0)), undo))
             undo.callback(self._running.pop)
             try:
@@ -227,12 +233,14 @@ class SamplingMemory:
         act = vram.why_not(model) is None
         if act and self._wanted.mode == KEEP:
             kwargs |= self._keep(model, activations, run)
+        patched = step_memory.patched_weights(model)  # made while it is loaded
         with vram.reserve(self._reserve(model, more) if act else None):
             result = executor(model, noise_shape, conds, *args, **kwargs)
         if undo is not None:
-            if act and model.is_dynamic():
-                self._cap(model, activations, undo)
-            run.parts |= _predicted(model, activations)
+            cap = self._cap(model, activations, undo) if act and model.is_dynamic() else None
+            held = patched if model.load_device.type == "cpu" else step_memory.on_device(model, cap)
+            step = step_memory.step_bytes_of(model, noise_shape, conds, cfg != 1.0)
+            run.parts |= {**held, "step": activations if step is None else step}
         return result
 
     def _reserve(self, model: Any, more: int) -> int | None:
@@ -256,26 +264,37 @@ class SamplingMemory:
         )
         return {}
 
-    def _cap(self, model: Any, activations: int, undo: ExitStack) -> None:
-        """Dynamic VRAM: a watermark over the pages of this MODEL, or a hold on them."""
+    def _cap(self, model: Any, activations: int, undo: ExitStack) -> int | None:
+        """Dynamic VRAM: a watermark over the pages of this MODEL, or a hold on them.
+
+        The bytes that may be resident, None: all.
+        """
         found = vram.facts(model.load_device)
         room = 0 if self._wanted.mode == LOW else self._wanted.room(found)
         if room is not None:
             room = max(0, room - activations - vram.CONTEXT_BYTES)
-            vram.evict_others(model, _others(model) + min(model.model_size(), room) - room)
-            if vram.cap_pages(model, room - _others(model)):
+            others = vram.other_bytes(model)
+            vram.evict_others(model, others + min(model.model_size(), room) - room)
+            left = max(0, room - vram.other_bytes(model))
+            if vram.cap_pages(model, left):
                 undo.callback(vram.uncap_pages, model)
+                return left
         elif self._wanted.mode == KEEP and vram.hold_pages(model, model.model_size()):
             undo.callback(vram.hold_pages, model, 0)
+        return None
 
-    def _finish(self, run: Run, patcher: Any, peak: PrivatePeak) -> None:
-        run.peak_bytes, run.in_use = peak.peak_bytes, ""
+    def _finish(self, run: Run, patcher: Any, peak: PrivatePeak | AllocatorPeak) -> None:
         device = patcher.load_device
-        if device.type == "cuda" and run.peak_bytes is not None:
-            paged = [found for found in vram.loaded(device) if found.is_dynamic()]
-            run.peak_bytes += sum(vram.resident_bytes(found) for found in paged)
+        run.peak_bytes = run.taken_bytes = peak.peak_bytes
+        if isinstance(peak, AllocatorPeak) and peak.peak_bytes is not None:
+            paged = sum(vram.resident_bytes(x) for x in vram.loaded(device) if x.is_dynamic())
+            run.peak_bytes += paged  # pages are not the allocator's
+            run.taken_bytes = paged + (peak.taken_bytes or 0)
             now = vram.facts(device)
-            run.in_use = f", device in use by all programs {size(now.total - now.free)}"
+            run.in_use = (
+                f", {size(run.taken_bytes)} with what torch caches, device in use by all programs "
+                f"{size(now.total - now.free)}"
+            )
         self._log.runs = [*self._log.runs[-9:], run]
         log.info("%s", run.text())
         tell_node(self._node_id, run.text())
@@ -285,26 +304,3 @@ def _activations(model: Any, noise_shape: Any, conds: Any) -> tuple[int, int]:
     """The host's estimate of what a step needs beside weights: (both conditions at once, one)."""
     batched, single = comfy.sampler_helpers.estimate_memory(model, noise_shape, conds)
     return int(batched), int(single)
-
-
-def _others(model: Any) -> int:
-    """Weights of other models on the device of this one."""
-    there = [found for found in vram.loaded(model.load_device) if not found.is_clone(model)]
-    return sum(vram.resident_bytes(found) for found in there)
-
-
-def _predicted(model: Any, activations: int) -> dict[str, int]:
-    """What this process should hold at most, by what it is for, once the model is loaded."""
-    if model.load_device.type == "cpu":
-        return {"activations": activations}
-    weights = model.model_size() if model.is_dynamic() else vram.resident_bytes(model)
-    return {"weights": weights, "other models": _others(model), "activations": activations}
-
-
-def _meter(device: torch.device) -> Callable[[], int | None] | None:
-    """What is watched while a model is sampled: the device's allocator, else private memory.
-
-    It asks the allocator's own counters alone: a call into the driver from another thread could
-    disturb a CUDA graph that is being captured.
-    """
-    return partial(vram.reserved_bytes, device) if device.type in ("cuda", "xpu") else None

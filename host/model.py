@@ -21,7 +21,7 @@ from comfy_kitchen.tensor import QuantizedTensor
 
 from ..engine.errors import Refused
 from ..engine.plan import Choice
-from . import budget, devices, order, streaming
+from . import budget, devices, making, order, streaming
 from .allocator import give_back
 from .backends import KITCHEN, forced_backend
 from .choosing import Chosen, chosen_for, exact_scheme
@@ -54,7 +54,9 @@ def quantize_model(patcher: Any, request: Request) -> tuple[Any, Report]:
     it before and what was added since.
     """
     report = Report(f"Quantize Model: {request.scheme}")
-    return quantize_asked(patcher, asked(patcher, request, report), report), report
+    with making.measured(report, quantizing_device(patcher.load_device)):
+        made = quantize_asked(patcher, asked(patcher, request, report), report)
+    return making.noted(made, report), report
 
 
 def asked(patcher: Any, request: Request, report: Report) -> Recipe:
@@ -168,6 +170,7 @@ def swap_layers(own: Any, recipe: Recipe, report: Report) -> set[str]:
         recipe.compute_dtype, own.load_device, request.backend, full_precision=text
     )
     device = quantizing_device(own.load_device)
+    report.predicted = _predicted(wanted, patches, device)
     _make_room(wanted, device)
     progress, consumed = host_progress(), set()
     report.baseline = _baseline(module for module, _ in wanted.values())
@@ -202,6 +205,7 @@ def _streamed(patcher: Any, recipe: Recipe, report: Report) -> tuple[Any, set[st
     device = quantizing_device(patcher.load_device)
     made = None
     if wanted:
+        report.predicted = _predicted(wanted, recipe.patches, device)
         _make_room(wanted, device)
         schemes = {name: choice.scheme for name, (_, choice) in wanted.items()}
         made = streaming.quantize_while_loading(patcher, recipe, schemes, device, report)
@@ -228,6 +232,12 @@ def _wanted(model: Any, chosen: Chosen, report: Report) -> dict[str, tuple[Any, 
         else:
             found[name] = (module, choice)
     return found
+
+
+def _predicted(
+    wanted: Mapping[str, tuple[Any, Choice]], patches: Patches, device: torch.device
+) -> dict[str, int]:
+    return making.predicted({name: x for name, (_, x) in wanted.items()}, patches, device)
 
 
 def _leave_stored(wanted: dict[str, tuple[Any, Choice]], patches: Patches, report: Report) -> None:

@@ -26,6 +26,9 @@ class Report:
     bytes_after: int = 0
     baseline: str = "BF16"
     seconds: float = 0.0
+    # while it was made, over what was held before, by memory
+    predicted: dict[str, int] = field(default_factory=dict)
+    measured: dict[str, int] = field(default_factory=dict)
 
     def keep(self, name: str, why: str) -> None:
         """Record a layer that stays as it is."""
@@ -53,9 +56,16 @@ class Report:
         lines += [f"kept {len(names)}: {why} ({shown(names)})" for why, names in self.kept.items()]
         if self.bytes_before:
             lines.append(self._saved())
+        if self.predicted:
+            lines.append(self.memory_text())
         if self.seconds:
             lines.append(f"took {self.seconds:.1f} s")
         return "\n".join(lines + [f"WARNING: {warning}" for warning in self.warnings])
+
+    def memory_text(self) -> str:
+        """Peaks while it was made, measured and predicted."""
+        told = "; ".join(_peak(x, self.measured.get(x), y) for x, y in self.predicted.items())
+        return f"peak while it was made, over what was held before: {told}"
 
     def _saved(self) -> str:
         saved = self.bytes_before - self.bytes_after
@@ -64,6 +74,11 @@ class Report:
             f"weights: {size(self.bytes_before)} -> {size(self.bytes_after)}, "
             f"{size(saved)} ({share:.0f} %) less than in {self.baseline}"
         )
+
+
+def _peak(memory: str, measured: int | None, predicted: int) -> str:
+    found = "unknown" if measured is None else size(measured)
+    return f"{memory} measured {found}, predicted {size(predicted)}"
 
 
 def size(count: int) -> str:

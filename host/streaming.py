@@ -13,6 +13,7 @@ import comfy.sd
 import torch
 
 from ..engine.errors import Refused
+from .allocator import give_back
 from .budget import tensors_of
 from .ops import compute_dtype_of, quantized_operations
 from .pristine import Recipe, build, file_numbers
@@ -86,6 +87,7 @@ class _Fusing:
         self._report.bytes_before += weight.nbytes
         self._report.bytes_after += sum(t.nbytes for key, t in made.items() if key != "bias")
         state |= {prefix + key: tensor for key, tensor in made.items()}
+        give_back()
 
     def _made(
         self, name: str, scheme: str, weight: torch.Tensor, bias: torch.Tensor | None

@@ -10,14 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import comfy.model_management
+import comfy.utils
 import torch
+
+from ..engine.measure.counters import RESERVED, AllocatorPeak
+from ..engine.measure.timing import PrivatePeak
+from .weights import stored_bytes
 
 # what a CUDA process holds beside torch's allocator: driver, kernels, cuBLAS workspaces
 CONTEXT_BYTES = 512 * 2**20
-_ACTS_ON = ("cuda", "xpu")
+COUNTED = ("cuda", "xpu")  # devices whose allocator counts, and where a limit acts
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,20 @@ def facts(device: torch.device) -> Vram:
     return Vram(total, int(free), ours)
 
 
+def counters(device: torch.device) -> dict[str, int]:
+    """What torch's allocator counts on a device. Asks the allocator alone."""
+    found: dict[str, int] = getattr(torch, device.type).memory_stats(device)
+    return found
+
+
 def reserved_bytes(device: torch.device) -> int:
-    """What torch's allocator holds on a device, used or cached. Asks the allocator alone."""
-    module = getattr(torch, device.type)
-    return int(module.memory_stats(device).get("reserved_bytes.all.current", 0))
+    """What torch's allocator holds on a device, used or cached."""
+    return counters(device).get(f"{RESERVED}.current", 0)
+
+
+def watched(device: torch.device) -> PrivatePeak | AllocatorPeak:
+    """What watches the peak of a device: its allocator's counters, else private memory."""
+    return AllocatorPeak(partial(counters, device)) if device.type in COUNTED else PrivatePeak()
 
 
 def why_not(patcher: Any) -> str | None:
@@ -55,7 +71,7 @@ def why_not(patcher: Any) -> str | None:
         return "the model is computed on the CPU: its weights are in RAM and stay there"
     if device.type == "mps":
         return "this device shares its memory with the CPU: ComfyUI offloads nothing here"
-    if device.type not in _ACTS_ON:
+    if device.type not in COUNTED:
         return f"nothing tells how much memory {device.type} holds"
     if bar_of(patcher) is not None or patcher.is_dynamic():
         return None
@@ -70,6 +86,22 @@ def loaded(device: torch.device) -> list[Any]:
     kept = comfy.model_management.current_loaded_models
     found = [entry.model for entry in kept if entry.device == device]
     return [patcher for patcher in found if patcher is not None]
+
+
+def other_bytes(patcher: Any) -> int:
+    """Weights of other models on the device of this one."""
+    there = [found for found in loaded(patcher.load_device) if not found.is_clone(patcher)]
+    return sum(resident_bytes(found) for found in there)
+
+
+def staging_bytes(patcher: Any) -> int:
+    """The buffers that streamed layers arrive in: one for each of the host's streams."""
+    device = patcher.load_device
+    parents = {name.rpartition(".")[0] for name, x in patcher.model.named_parameters()
+               if x.device != device}  # fmt: skip
+    sizes = (stored_bytes(comfy.utils.get_attr(patcher.model, name)) for name in parents if name)
+    streams = max(1, comfy.model_management.NUM_STREAMS)
+    return sum(sorted(sizes, reverse=True)[:streams])
 
 
 def resident_bytes(patcher: Any) -> int:

@@ -7,13 +7,12 @@ two of them, and ComfyUI runs them one after the other where memory is short.
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ..layer import Layer
 from ..model import Model
+from ..place.step import Call, step_bytes
+from .activations import net_of
+from .sides import CHOSEN, block_of, image_matrices, side_of, widths_of
 
 
 @dataclass(frozen=True)
@@ -70,20 +69,6 @@ VARIANTS = {
 }
 DEFAULT = Latent()
 
-# which tokens a layer multiplies, by its name; the first row that matches
-ONE_ROW = re.compile(
-    r".*(?:_mod\b|modulation|ada(?:LN|ln)|time|guidance|vector|norm_out|norm1?_?\w*\.linear).*"
-)
-TEXT_SIDE = re.compile(
-    r".*(?:txt|\.add_[qkv]_proj|to_add_out|_context|context_|text_|cross_attn\.[kv]"
-    r"|caption_|_connector\.|\battn2\.to_[kv]|to_(?:[qkv]|out)_t\b|ff_t\.).*"
-)
-# of four experts each token passes two (HiDream)
-EXPERT, CHOSEN = re.compile(r".*\.experts\.\d+\..*"), 0.5
-# the sound of LTX-2 and of Wan S2V: 25 tokens a second, counted as few as the text's
-SOUND = re.compile(r".*\b(?:audio_(?:attn[12]|ff)|video_to_audio_attn|casual_audio_encoder)\..*")
-_NUMBERED = re.compile(r"(.*?\.\d+)\.")
-
 
 @dataclass(frozen=True)
 class Work:
@@ -92,7 +77,6 @@ class Work:
     tokens: int
     text_tokens: int
     width: int
-    live_widths: float
     activation_bytes: int
     products: float
     attention: float
@@ -130,50 +114,35 @@ def tokens_of(latent: Latent, picture: Picture) -> int:
     return area * frames * (1 + latent.references)
 
 
+def call_of(model: Model, picture: Picture, itemsize: int = 2) -> Call:
+    """One call of the model for a picture, with attention that keeps no scores."""
+    latent = latent_of(model)
+    return Call(picture.batch, tokens_of(latent, picture), latent.text_tokens, itemsize=itemsize)
+
+
 def work_of(model: Model, picture: Picture, passes: int) -> Work:
-    """What one pass computes and holds in 16 bits.
+    """What one pass computes and holds in 16 bits, every weight on the device.
 
     products   = sum over matrices (n, k) of 2 n k rows: rows are all tokens, the text's tokens, 1,
                  or half of the tokens where a router chooses two of four experts
     attention  = 4 tokens^2 width blocks: q k^T and its product with v, in every block
-    activation = batch tokens width 2 bytes (5 + 2 n_max / width): the residual, its
-                 normalized copy, q, k, v, and the widest output before and after its activation.
-                 Of the buffers of a block no others need to live at once. ComfyUI's own estimate
-                 (latent area x dtype x 0.01 x factor of the model, in MiB) is larger by 1.5 to 2.
+    activation = the fullest moment of a block, see place/step.py. ComfyUI's own estimate (latent
+                 area x dtype x 0.01 x factor of the model, in MiB) is 1.9 to 2.7 times as large.
     """
-    latent = latent_of(model)
-    blocks = [layer for layer in model.layers if layer.is_matrix and _NUMBERED.match(layer.name)]
-    image = [layer for layer in blocks if _side(layer) in ("all", "chosen")]
-    sides = Counter(layer.shape[1] for layer in image)
-    width = sides.most_common(1)[0][0] if sides else 1
-    widest = max((layer.shape[0] for layer in image), default=width)
-    tokens = tokens_of(latent, picture) + latent.text_tokens
-    live = 5 + 2 * widest / width
-    numbered = {found[1] for x in image if (found := _NUMBERED.match(x.name))}
-    rows = {"all": tokens, "chosen": CHOSEN * tokens, "text": latent.text_tokens, "one": 1}
-    products = sum(2.0 * layer.elements * rows[_side(layer)] for layer in _matrices(model.layers))
+    call = call_of(model, picture)
+    tokens, (width, _) = call.image + call.text, widths_of(model)
+    numbered = {block_of(layer) for layer in image_matrices(model)}
+    rows = {"all": tokens, "chosen": CHOSEN * tokens, "text": call.text, "one": 1}
+    products = sum(2.0 * x.elements * rows[side_of(x)] for x in model.layers if x.is_matrix)
     return Work(
         tokens=tokens,
-        text_tokens=latent.text_tokens,
+        text_tokens=call.text,
         width=width,
-        live_widths=live,
-        activation_bytes=int(picture.batch * tokens * width * 2 * live),
+        activation_bytes=step_bytes(net_of(model), call),
         products=picture.batch * products,
         attention=picture.batch * 4.0 * tokens**2 * width * len(numbered),
         passes=passes,
     )
-
-
-def _matrices(layers: Iterable[Layer]) -> Iterable[Layer]:
-    return (layer for layer in layers if layer.is_matrix)
-
-
-def _side(layer: Layer) -> str:
-    if ONE_ROW.fullmatch(layer.name):
-        return "one"
-    if TEXT_SIDE.fullmatch(layer.name) or SOUND.fullmatch(layer.name):
-        return "text"
-    return "chosen" if EXPERT.fullmatch(layer.name) else "all"
 
 
 def most_frames(latent: Latent, picture: Picture, tokens: float) -> int:

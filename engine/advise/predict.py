@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 
 from ..devices import EMULATED, NATIVE, rule
 from ..place.budget import RESERVE_BYTES
+from ..place.step import CPU_RUN_BYTES, HEAD, query_rows, step_bytes
 from ..scheme_names import schemes
 from .find_card import GIB
 from .job import MEMORY, Job
-from .latents import Work
+from .latents import Work, call_of
 from .machine import Machine
 from .subject import Sizes
 
@@ -144,6 +145,18 @@ def reserve_of(work: Work) -> int:
     return max(RESERVE_BYTES, HOST_BYTES + work.activation_bytes)
 
 
+def activation_bytes(machine: Machine, job: Job, sizes: Sizes) -> int:
+    """What one call takes beside the weights, by place/step.py. A CPU keeps attention's scores."""
+    wide = machine.device == "cpu" or in_float32(machine, job)
+    call = call_of(job.subject.model, job.picture, 4 if wide else 2)
+    net = job.subject.net(sizes.scheme, machine.device)
+    if machine.device == "cpu":
+        free = (machine.ram_bytes or 0) - sizes.weight_bytes
+        rows = query_rows(free, call, net.hidden // HEAD)
+        call = replace(call, rows=rows, run_bytes=CPU_RUN_BYTES)
+    return step_bytes(net, call)
+
+
 def live_bytes(job: Job, adapter_rows: int, live: bool) -> int:
     """What Live LoRA adds to the weights: the files' numbers, or those of a typical rank."""
     if not live:
@@ -183,9 +196,7 @@ def predict(
     `text`: bytes of the text encoders as they are loaded. `low`: no weight stays on the card.
     `pace`: in the place of the architecture's gain.
     """
-    work = job.work
-    if in_float32(machine, job):
-        work = replace(work, activation_bytes=2 * work.activation_bytes)
+    work = replace(job.work, activation_bytes=activation_bytes(machine, job, sizes))
     adapters = live_bytes(job, sizes.adapter_rows, live)
     placed = _placed(machine, job, sizes, text, reserve_of(work) + adapters, low)
     if placed is None:

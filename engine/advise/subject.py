@@ -17,11 +17,13 @@ from ..layer import Layer
 from ..model import Model, recognise
 from ..outputs import output_of, specs_of
 from ..place.budget import Placement, place
+from ..place.step import Net
 from ..read import read
 from ..recipe import FusedLora, Recipe, fingerprint, header
 from ..repairable import mend_layer, plain_codes
 from ..source import Source
 from ..specs import spec
+from .activations import in_blocks, net_of
 
 _BLOCK = re.compile(r"\d+")  # the first number of a name is that of its block
 LEAST_SIDE = 512  # a LoRA is put on matrices whose sides are at least so long
@@ -66,6 +68,7 @@ class Subject:
     source: Source
     model: Model
     _sizes: dict[str, Sizes] = field(default_factory=dict, repr=False)
+    _nets: dict[tuple[str, str], Net] = field(default_factory=dict, repr=False)
     _files: dict[tuple[str, tuple[FusedLora, ...]], int] = field(default_factory=dict, repr=False)
 
     @property
@@ -99,6 +102,12 @@ class Subject:
                 first.append(layer)
             order.append(known[alike])
         return tuple(first), tuple(order)
+
+    def net(self, scheme: str, device: str) -> Net:
+        """What the memory of a step depends on, in a scheme on a device class; worked out once."""
+        if (scheme, device) not in self._nets:
+            self._nets[scheme, device] = net_of(self.model, in_blocks(scheme, device))
+        return self._nets[scheme, device]
 
     def sizes(self, scheme: str) -> Sizes:
         """The model in a scheme; worked out once."""

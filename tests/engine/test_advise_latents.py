@@ -16,8 +16,10 @@ def test_flux_at_one_megapixel() -> None:
     work = work_of(model, Picture(1024, 1024, 1), 1)
     tokens = (1024 // 16) ** 2 + 512
     assert (work.tokens, work.width) == (tokens, 3072)
-    # linear1 gives 7 hidden sizes: q, k, v and the MLP's four
-    assert work.activation_bytes == tokens * 3072 * 2 * (5 + 2 * 7)
+    # a single block at its MLP: five tokens' worth of hidden sizes and the MLP's four twice, the
+    # image once more, and a rotation of 128 pairs a token
+    fullest = tokens * 3072 * (5 + 2 * 4) + 4096 * 3072 + tokens * 2 * 128
+    assert work.activation_bytes == 2 * fullest
     h = 3072
     double = 19 * 12 * h * h  # of one side: qkv 3, proj 1, mlp 4 + 4
     single = 38 * 12 * h * h  # linear1 7, linear2 5
@@ -31,7 +33,9 @@ def test_wan_counts_frames_in_fours() -> None:
     work = work_of(model, Picture(832, 480, 81), 2)
     tokens = (832 // 16) * (480 // 16) * 21 + 512
     assert work.tokens == tokens
-    assert work.activation_bytes == int(tokens * 5120 * 2 * (5 + 2 * 13824 / 5120))
+    video, text, h = tokens - 512, 512, 5120
+    fullest = video * (3 * h + 2 * 13824 + h) + text * h + video * 2 * 128
+    assert work.activation_bytes == 2 * fullest
     assert work.attention == 4.0 * tokens**2 * 5120 * 40
 
 
@@ -48,7 +52,8 @@ def test_the_picture_to_edit_goes_in_too() -> None:
 def test_everything_grows_with_the_batch() -> None:
     model = public("flux1-dev").model
     one, four = (work_of(model, Picture(1024, 1024, 1, n), 1) for n in (1, 4))
-    assert four.activation_bytes == 4 * one.activation_bytes
+    # only the table of rotations is there once
+    assert four.activation_bytes == pytest.approx(4 * one.activation_bytes, rel=0.02)
     assert four.products == 4 * one.products and four.attention == 4 * one.attention
 
 
@@ -65,7 +70,7 @@ def test_the_estimate_is_below_the_hosts_by_what_is_said(name: str) -> None:
     area, factor = CORE[name]
     job = job_of([public(name).source], Wishes())
     ratio = area * 2 * 0.01 * factor * MIB / job.work.activation_bytes
-    assert 1.5 <= ratio <= 2.0
+    assert 1.9 <= ratio <= 2.7
 
 
 def test_odd_sizes_are_rounded_up() -> None:

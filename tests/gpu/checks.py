@@ -17,13 +17,12 @@ import torch
 from comfy_api.torch_helpers import set_torch_compile_wrapper
 from torch.utils._triton import has_triton
 
-from fusequant.engine.place.budget import place
 from fusequant.host.model import quantize_model
 from fusequant.host.pristine import Request
 
 from .card import GB, Skipped, cuda_device, empty, of_size, torch_within
 from .cases import Case, Model
-from .limits import limited
+from .limits import limited, watched
 from .models import weight_bytes, with_lora
 from .sampling import Run, difference, sample
 
@@ -70,19 +69,12 @@ class Bench:
         return self.made["quantized"]
 
 
-def predicted_bytes(patcher: Any, cap_gb: float) -> int:
-    """What the engine's placement says that a card of this size will hold at most."""
-    sizes = weight_bytes(patcher)
-    found = place(list(sizes.items()), int(cap_gb * GB))
-    buffers = 0 if found.fits else 2 * max(sizes.values())
-    return found.resident_bytes + buffers + found.reserve_bytes
-
-
 def auto(bench: Bench, case: Case) -> Facts:
     """As ComfyUI decides by itself on a card of this size."""
+    managed, told = watched(bench.patcher)
     with of_size(case.cap_gb):
-        found = bench.run(bench.patcher)
-    return {**found.facts, **_predicted(bench.patcher, case)}
+        found = bench.run(managed)
+    return {**found.facts, **told()}
 
 
 def limit(bench: Bench, case: Case) -> Facts:
@@ -95,11 +87,6 @@ def limit(bench: Bench, case: Case) -> Facts:
     if cuda_device() and found.peak_bytes and found.peak_bytes > OVER_LIMIT * cap:
         raise Wrong(f"took {found.peak_bytes / GB:.2f} GB with a limit of {case.cap_gb:g} GB")
     return facts
-
-
-def _predicted(patcher: Any, case: Case) -> Facts:
-    known = cuda_device() is not None and case.cap_gb
-    return {"predicted_bytes": predicted_bytes(patcher, case.cap_gb or 0.0) if known else None}
 
 
 def quantize(bench: Bench, case: Case) -> Facts:

@@ -13,7 +13,10 @@ from .process import Row
 
 GB = 10**9
 WHY_SHOWN = 90
-HEADERS = ("case", "result", "s/step", "over auto", "peak GB", "predicted GB", "seconds", "why")
+HEADERS = (
+    "case", "result", "s/step", "over auto", "peak GB", "predicted GB", "off by %", "seconds",
+    "why",
+)  # fmt: skip
 STATUS = ("ok", "skipped", "failed")
 
 
@@ -34,8 +37,8 @@ def table(rows: Sequence[Row]) -> str:
     lines = [
         (
             row["case"], row["status"], row.get("step_s"), row.get("over_auto"),
-            _gb(row, "peak_bytes"), _gb(row, "predicted_bytes"), row.get("seconds"),
-            (row.get("why") or "")[:WHY_SHOWN],
+            _gb(row, "peak_bytes"), _gb(row, "predicted_bytes"), _percent(row, "predicted_error"),
+            row.get("seconds"), (row.get("why") or "")[:WHY_SHOWN],
         )
         for row in rows
     ]  # fmt: skip
@@ -44,6 +47,10 @@ def table(rows: Sequence[Row]) -> str:
 
 def _gb(row: Row, key: str) -> float | None:
     return round(row[key] / GB, 2) if row.get(key) else None
+
+
+def _percent(row: Row, key: str) -> float | None:
+    return None if row.get(key) is None else round(100 * row[key], 1)
 
 
 def counted(rows: Sequence[Row]) -> str:

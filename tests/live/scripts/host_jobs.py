@@ -146,11 +146,14 @@ def _page_in(patcher: Any) -> float:
     """Seconds to copy every byte of the model's tensors, 4 MB at a time."""
     import torch
 
+    from fusequant.engine.workers import single_threaded_torch
+
     buffer, started = torch.empty(4 << 20, dtype=torch.uint8), time.perf_counter()
-    for tensor in patcher.model.diffusion_model.state_dict().values():
-        flat = tensor.detach().reshape(-1).view(torch.uint8)
-        for piece in flat.split(buffer.numel()):
-            buffer[: piece.numel()].copy_(piece)
+    with single_threaded_torch():  # as a file is read
+        for tensor in patcher.model.diffusion_model.state_dict().values():
+            flat = tensor.detach().reshape(-1).view(torch.uint8)
+            for piece in flat.split(buffer.numel()):
+                buffer[: piece.numel()].copy_(piece)
     return time.perf_counter() - started
 
 

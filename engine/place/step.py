@@ -1,0 +1,188 @@
+"""A diffusion transformer and one call of it in, the memory of its fullest moment out.
+
+bytes = itemsize x rotations + max over the moments of a block of
+    arrays of (tokens, hidden) and (tokens, MLP width) that are alive
+    + scores before and after softmax: 2 x batch x heads x min(queries, rows) x keys
+    + what the layer being computed takes: its output and its widened weight, see WORKING
+
+Weights that are kept are not counted; neither is the number of blocks, which run in turn. Where an
+allocator keeps small pieces for later, the most small pieces of the moments so far are added to the
+large ones of each: they are still there. From the second block on that is every moment's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .moments import IMAGE, JOINT, ONE, TEXT, Blocks, Moment
+
+HEAD = 128  # numbers in a head of every family that is counted
+RESIDENT, PLAIN = "resident", "none"  # ways to hold a weight that are no scheme
+# what our products widen at a time, see kernels/backends/_by_rows.py
+CPU_RUN_BYTES, GPU_RUN_BYTES = 8 << 20, 256 << 20
+
+
+@dataclass(frozen=True)
+class ByRows:
+    """A weight that our own product widens a run of rows at a time, see `_by_rows`.
+
+    `beside`: of a run, what is there too while it is made.
+    """
+
+    beside: float = 0.0
+
+
+Ways = tuple[tuple[float, float, float], ...]
+# how a weight (N, K) is held: alternatives of (N K, M N, M K), the activations being (M, K), in
+# units of one activation; the largest counts. Measured one layer at a time on a CPU.
+WORKING: dict[str, Ways | ByRows] = {
+    RESIDENT: ((0, 1, 0),),  # a plain weight in the dtype that is computed in
+    PLAIN: ((1, 1, 0),),  # a plain weight that is widened for its layer
+    "fp8": ((2, 0, 0), (1, 1, 0)),
+    "fp8_e5m2": ((2, 0, 0), (1, 1, 0)),
+    "int8": ((0.25, 0, 0), (0, 5, 0.25)),
+    "int8_convrot": ((0.25, 0, 0), (0, 5, 1.25)),
+    "int8_weight_only": ByRows(),
+    "fp8_row": ByRows(0.5),
+    "fp8_block128": ByRows(0.5),
+    "int4_g128": ByRows(0.25),
+}
+_DEQUANTIZED = ((2.0, 1.0, 0.0),)  # any other scheme: codes to numbers, twice while it is scaled
+
+# Products of codes on a GPU, counted from their kernels and not measured. What a CPU needs beside
+# its output (sums of 32 bits, their float32 copies, a turned copy of the codes) is not there: since
+# Ampere comfy-kitchen scales the sums in the registers that they are made in.
+FUSED = "fused"  # codes of the activations, the output
+FOLDED = "folded"  # the rotation's kernel applies the activation too, whose output is never made
+SUMS = "sums"  # 32 bits a number, written out before they are scaled
+FUSED_FP8 = "fused fp8"  # first the largest magnitude, of a copy
+FUSED_FP8_ROW = "fused fp8_row"  # our own: first a float32 copy
+WORKING |= {
+    FUSED: ((0, 1, 0.5),),
+    FOLDED: ((0, 1, 0.5),),
+    SUMS: ((0, 3, 0.5),),
+    FUSED_FP8: ((0, 0, 1), (0, 1, 0.5)),
+    FUSED_FP8_ROW: ((0, 0, 2.5), (0, 1, 0.5)),
+}
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A weight (n, k) and how it is held: a row of WORKING, or another scheme."""
+
+    n: int
+    k: int
+    held: str = PLAIN
+
+
+@dataclass(frozen=True)
+class Net:
+    """What the memory of a step depends on in a model. A layer it lacks is not in `matrices`.
+
+    `repeated`: some block is there more than once.
+    """
+
+    blocks: Blocks
+    hidden: int
+    wide: int
+    matrices: Mapping[str, Matrix] = field(default_factory=dict)
+    repeated: bool = True
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a model. `rows`: queries that attention meets at once, None: it keeps no scores.
+
+    `itemsize` is that of the dtype that is computed in. `kept_bytes`: pieces that are smaller stay
+    with the process when they are freed. `run_bytes`: what our products widen at a time.
+    """
+
+    batch: int
+    image: int
+    text: int
+    rows: int | None = None
+    itemsize: int = 4
+    kept_bytes: int = 0
+    run_bytes: int = GPU_RUN_BYTES
+
+    def tokens(self, whose: str) -> int:
+        """How many of a batch there are."""
+        counts = {IMAGE: self.image, TEXT: self.text, JOINT: self.image + self.text, ONE: 1}
+        return self.batch * counts[whose]
+
+
+def step_bytes(net: Net, call: Call) -> int:
+    """The fullest moment of a step in bytes, without weights that are kept."""
+    moments = [
+        [(count, elements * call.itemsize) for count, elements in _pieces(moment, net, call)]
+        for moment in net.blocks.moments
+    ]
+    fullest = kept = 0.0
+    for alive in moments * (2 if net.repeated else 1):
+        kept = max(kept, sum(n * x for n, x in alive if x < call.kept_bytes))
+        fullest = max(fullest, kept + sum(n * x for n, x in alive if x >= call.kept_bytes))
+    rotations = call.tokens(net.blocks.rotary) // call.batch * 2 * HEAD
+    return math.ceil(fullest + rotations * call.itemsize)
+
+
+def _pieces(moment: Moment, net: Net, call: Call) -> list[tuple[float, float]]:
+    """What is alive in a moment: (how many arrays, elements of each)."""
+    alive = [(n, call.tokens(whose) * net.hidden) for whose, n in moment.hidden.items()]
+    alive += [(n, call.tokens(whose) * net.wide) for whose, n in moment.wide.items()]
+    found: list[tuple[float, float]] = [*alive]
+    if moment.scores is not None and call.rows is not None:
+        queries, keys = (call.tokens(whose) // call.batch for whose in moment.scores)
+        heads = net.hidden // HEAD
+        found.append((2, call.batch * heads * min(queries, call.rows) * keys))
+    if moment.linear is not None:
+        name, whose = moment.linear
+        matrix = net.matrices.get(name)
+        if matrix is None:  # a model without such a layer has no such moment
+            return []
+        found += working(matrix, call.tokens(whose), call)
+        if matrix.held == FOLDED:
+            found.append((-moment.activated, call.tokens(whose) * net.wide))
+    return found
+
+
+def working(matrix: Matrix, tokens: int, call: Call) -> list[tuple[float, float]]:
+    """What one product of (tokens, k) and (n, k) takes: (how many arrays, elements of each)."""
+    n, k = matrix.n, matrix.k
+    found = WORKING.get(matrix.held, _DEQUANTIZED)
+    if isinstance(found, ByRows):
+        ways = _by_rows(found, matrix, tokens, call)
+    else:
+        ways = [[*zip(way, (n * k, tokens * n, tokens * k), strict=True)] for way in found]
+    return max(ways, key=_total)
+
+
+def _by_rows(
+    held: ByRows, matrix: Matrix, tokens: int, call: Call
+) -> list[list[tuple[float, float]]]:
+    """Moments of a product in runs of rows: the output, the run, its products of all tokens.
+
+    The run before and its products are there until their names are given to the next. Products of
+    16 bits are scaled in float32, for which both are there at once.
+    """
+    rows = min(matrix.n, max(1, call.run_bytes // (call.itemsize * matrix.k)))
+    output, run, products = tokens * matrix.n, rows * matrix.k, tokens * rows
+    before = 1 if rows < matrix.n else 0
+    scaled = 4 / call.itemsize  # float32 products, in units of one activation
+    converted = 1 + scaled if call.itemsize < 4 else 1.0
+    return [
+        [(1, output), (1 + before + held.beside, run), (before * scaled, products)],
+        [(1, output), (1, run), (max(converted, 1 + before * scaled), products)],
+    ]
+
+
+def _total(pieces: list[tuple[float, float]]) -> float:
+    return sum(count * elements for count, elements in pieces)
+
+
+def query_rows(free_bytes: float, call: Call, heads: int) -> int:
+    """The queries that ComfyUI's sub-quadratic attention meets with all keys at once."""
+    keys, per_row = call.image + call.text, call.batch * heads * call.itemsize * 4.0
+    fits = (rows for rows in (4096, 2048, 1024, 512, 256) if free_bytes / (per_row * rows) >= keys)
+    return next(fits, 512)
