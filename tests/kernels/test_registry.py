@@ -46,7 +46,9 @@ def test_several_claims_for_one_op_each_give_their_reason() -> None:
 
 
 def test_an_unknown_backend_names_those_that_exist() -> None:
-    with pytest.raises(NoBackend, match=r"sgle.*there are kitchen, reference, torch_native"):
+    with pytest.raises(
+        NoBackend, match=r"sgle.*there are kitchen, onednn, reference, torch_native"
+    ):
         use_backend("sgle").__enter__()
 
 
