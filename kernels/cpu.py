@@ -1,4 +1,4 @@
-"""Nothing in, what the processor's instructions are good at out: read once, by torch's own table."""
+"""Nothing in, what the processor's instructions are good at out: read once from torch's table."""
 
 from __future__ import annotations
 

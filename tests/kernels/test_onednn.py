@@ -1,4 +1,4 @@
-"""int8 by oneDNN: one fused pass, packed weights, exact or refused; all on codes any CPU can sum."""
+"""int8 by oneDNN: one fused pass, packed weights, exact or refused; on codes any CPU can sum."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_what_does_not_compile_runs_plain_with_its_reason(monkeypatch: pytest.Mo
     large = torch.zeros(2, fused.LEAST_ELEMENTS // 2)
     broken = fused.Pass(onednn._quantized)
     with fused.at_once():
-        codes, scale = broken(large)
+        codes, _ = broken(large)
     assert codes.dtype == torch.int8 and broken.refusal == "_quantized does not compile: g++ died"
     monkeypatch.undo()
     monkeypatch.setenv("CXX", "no-such-compiler")
