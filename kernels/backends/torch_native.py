@@ -137,7 +137,7 @@ def dequantize_int4(weight: Tensor, scale: Tensor, zeros: Tensor | None, group_s
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(M, K), (N, K) -> (M, N) in x's dtype; a CPU multiplies in the dtype that it has units for."""
+    """(M, K), (N, K) -> (M, N) in x's dtype; a CPU computes in a dtype that it has units for."""
     if x.device.type == "cpu" and compute_dtype("cpu", x.dtype) != x.dtype:
         return weight_only_linear(x, weight, bias, torch.ones(()))
     return functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
