@@ -36,6 +36,7 @@ ROUNDS, WARMUP = 3, 1
 TRIAL_ROWS = 8
 HOPELESS = 8.0  # times slower than the fastest product of torch: told, and timed no further
 PEAK_SIZE = 1024
+SLOW_S = 0.5  # for the trial rows: no second trial is needed to know
 OURS, TORCH = "fusequant", "torch"
 
 Shape = tuple[int, int]
@@ -132,11 +133,15 @@ def _in_proportion(seconds: float, count: int) -> float:
 
 def _trial(way: Way, x: torch.Tensor, device: torch.device) -> Pace:
     """Seconds of `way` for a number of rows, from what few and a few more take."""
-    seconds = []
-    for count in (TRIAL_ROWS, TRIAL_ROWS, 4 * TRIAL_ROWS):  # the first warms up
-        part = x[:count].to(way.dtype)
-        seconds.append(time_in_turns({"": lambda p=part: way.run(p)}, 1, 0, waiting(device))[""])
-    first, more = seconds[1].median_s, seconds[2].median_s
+
+    def taken(count: int) -> float:
+        run = partial(way.run, x[:count].to(way.dtype))
+        return time_in_turns({"": run}, 1, 0, waiting(device))[""].median_s
+
+    cold, first = taken(TRIAL_ROWS), taken(TRIAL_ROWS)
+    if min(cold, first) > SLOW_S:
+        return partial(_in_proportion, first / TRIAL_ROWS)
+    more = taken(4 * TRIAL_ROWS)
     each = max(0.0, more - first) / (3 * TRIAL_ROWS)
     return lambda count: first + each * count
 

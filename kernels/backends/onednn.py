@@ -25,7 +25,7 @@ OPS = ("qlinear_prepack", "qlinear_pointwise")
 
 def available() -> str | None:
     """None, or why int8 products are not for this processor or this torch."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch._C._has_mkldnn:
         return "this torch is built without oneDNN"
     missing = [name for name in OPS if not hasattr(torch.ops.onednn, name)]
     if missing:
