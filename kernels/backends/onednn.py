@@ -8,12 +8,11 @@ holds the one or the other, so no copy can outlive a change of the weight.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 import torch
 
 from .. import cpu, fused
-from ..constraints import Dtypes, On, Probe
+from ..constraints import CpuUnits, Dtypes
 from ..registry import Backend, Claim
 from ._integers import BLOCK_BYTES
 from .torch_native import rotate_groups
@@ -32,7 +31,7 @@ def available() -> str | None:
         return f"this torch has no onednn::{missing[0]}"
     if not cpu.features().intersection(cpu.INT8_UNITS):
         return "this CPU has neither VNNI nor AMX: oneDNN's int8 sums would overflow 16 bits"
-    return None
+    return inexact()
 
 
 def _quantized(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,8 +117,7 @@ def int8_packed_linear(
     return linear_by(packed_product(weight), values, weight.shape[1], bias, scale, x.dtype)
 
 
-@cache
-def inexact(device: torch.device) -> str | None:
+def inexact() -> str | None:
     """Multiply the largest codes once: None, or which product came out wrong on this CPU."""
     rows, outputs, k = 33, 48, 512
     source = torch.Generator().manual_seed(0)
@@ -141,9 +139,8 @@ def inexact(device: torch.device) -> str | None:
 
 
 _FLOATS = Dtypes((torch.bfloat16, torch.float16, torch.float32))
-_EXACT = Probe("VNNI or AMX and an exact trial product", inexact)
-_X = {"x": (On(("cpu",)), _FLOATS, _EXACT)}
-_ROWS = {"weight": (On(("cpu",)), Dtypes((torch.int8,)), _EXACT)}
+_X = {"x": (CpuUnits(cpu.INT8_UNITS), _FLOATS)}
+_ROWS = {"weight": (CpuUnits(cpu.INT8_UNITS), Dtypes((torch.int8,)))}
 
 BACKEND = Backend(
     name="onednn",

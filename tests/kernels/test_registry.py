@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from fusequant.kernels import ops, registry
-from fusequant.kernels.constraints import Capability, Dtypes, MultipleOf, On, OneNumber, Probe
+from fusequant.kernels.constraints import (
+    Capability,
+    CpuUnits,
+    Dtypes,
+    MultipleOf,
+    On,
+    OneNumber,
+    Probe,
+)
 from fusequant.kernels.registry import NoBackend, choose, describe_backends, use_backend
 
 WEIGHT = torch.ones(128, 256)
@@ -94,6 +102,10 @@ def test_the_table_has_every_backend_and_what_it_asks() -> None:
         (Capability((8, 9)), "needs sm_89, this is cpu"),
         (MultipleOf(0, 48), "needs dim 0 a multiple of 48, this has 128"),
         (OneNumber(), "needs one number, this has 32768"),
+        (
+            CpuUnits(("abacus", "slide_rule")),
+            "needs on a cpu with abacus or slide_rule, this CPU has none of them",
+        ),
         (Probe("a trial", lambda device: f"{device} failed"), "cpu failed"),
     ),
 )
