@@ -253,6 +253,42 @@ def install_table() -> str:
     return f"{markdown_table(head, rows)}\n\n{where(path, result, RESULTS_FROM_DOCS)} {told}"
 
 
+def ops_table() -> str:
+    """How many times as fast as fp32 each way to multiply is, a table for each number of rows."""
+    path, result = newest("ops")
+    parts = []
+    for tokens in dict.fromkeys(row["tokens"] for row in result.rows):
+        here = [row for row in result.rows if row["tokens"] == tokens]
+        shapes = list(dict.fromkeys((row["n"], row["k"]) for row in here))
+        ways: dict[tuple[str, str], dict[tuple[int, int], str]] = {}
+        for row in here:
+            who = (row["scheme"], row["backend"])
+            told = f"{row['over_fp32']:.2f} ({row['median_s'] * 1e3:.0f} ms)"
+            ways.setdefault(who, {})[row["n"], row["k"]] = told
+        rows = [
+            (
+                plain_product(backend) if scheme == "none" else f"`{scheme}`, {backend}",
+                *(times.get(shape, "") for shape in shapes),
+            )
+            for (scheme, backend), times in ways.items()
+        ]
+        parts += [
+            f"{tokens} rows:",
+            markdown_table(("", *(f"{n} x {k}" for n, k in shapes)), rows),
+        ]
+    settings = result.settings
+    missing = [f"{who}: {why}." for who, why in settings["not_run"].items()]
+    missing += [f"Cut: {cell}." for cell in settings["cut"]]
+    return "\n\n".join([*parts, where(path, result, RESULTS_FROM_DOCS),
+                        *(["Not timed, with the reason:"] if missing else []),
+                        "\n".join(f"- {line}" for line in missing)])  # fmt: skip
+
+
+def plain_product(backend: str) -> str:
+    """A product without quantizing."""
+    return {"BF16": "bf16, torch", "F32": "fp32, torch"}[backend]
+
+
 Sections = Mapping[str, Callable[[], str]]
 
 SECTIONS: Sections = {

@@ -33,6 +33,28 @@ def run_linear(
     return result.reshape(shape)
 
 
+def run_packed(
+    op: str, x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, group_size: int
+) -> Tensor:
+    """`run_linear` for a weight that `pack_int8` has put into an order of its own, seen as (K, N).
+
+    `group_size` 0: x is not rotated.
+    """
+    k, outputs = weight.shape
+    if x.ndim == 0 or x.shape[-1] != k:
+        raise ValueError(
+            f"{op}: x {tuple(x.shape)} does not fit a weight of {k} inputs, {outputs} outputs"
+        )
+    shape = (*x.shape[:-1], outputs)
+    if x.numel() == 0:
+        return x.new_zeros(shape)
+    rows, scale = x.reshape(-1, k).contiguous(), row_scale(scale, outputs, x.device)
+    result: Tensor = registry.run(
+        op, x=rows, weight=weight, bias=bias, scale=scale, group_size=group_size
+    )
+    return result.reshape(shape)
+
+
 def row_scale(scale: Tensor | None, rows: int, device: torch.device) -> Tensor:
     """A scale of 1 or N numbers in any shape and float dtype as float32 () or (N, 1)."""
     if scale is None:

@@ -27,13 +27,15 @@ def largest(values: Tensor, dim: int | None = None) -> Tensor:
     return torch.maximum(high, low.neg_()).abs_()
 
 
-def e4m3_to_half(codes: Tensor) -> Tensor:
+def e4m3_to_half(codes: Tensor, room: Tensor | None = None) -> Tensor:
     """e4m3 -> fp16 of value / 256, exactly; the NaN codes 0x7F and 0xFF become 480 / 256.
 
-    s eeee mmm moves to s 0 eeee mmm 0000000: the exponent's bias differs by 8.
+    s eeee mmm moves to s 0 eeee mmm 0000000: the exponent's bias differs by 8. `room`: int16 memory
+    of the same shape that the result may lie in.
     """
-    shifted = codes.view(torch.int8).to(torch.int16).bitwise_left_shift_(7)
-    return shifted.bitwise_and_(~0x407F).view(torch.float16)
+    signed = codes.view(torch.int8)
+    shifted = signed.to(torch.int16) if room is None else room.copy_(signed)
+    return shifted.bitwise_left_shift_(7).bitwise_and_(~0x407F).view(torch.float16)
 
 
 def e4m3_to_float(codes: Tensor) -> Tensor:
@@ -45,9 +47,10 @@ def e4m3_to_float(codes: Tensor) -> Tensor:
     return values
 
 
-def e5m2_to_half(codes: Tensor) -> Tensor:
-    """e5m2 -> fp16, every code exactly: e5m2 is fp16's upper byte."""
-    wide = codes.view(torch.uint8).to(torch.int16)
+def e5m2_to_half(codes: Tensor, room: Tensor | None = None) -> Tensor:
+    """e5m2 -> fp16, every code exactly: e5m2 is fp16's upper byte. `room` as above."""
+    raw = codes.view(torch.uint8)
+    wide = raw.to(torch.int16) if room is None else room.copy_(raw)
     return wide.bitwise_left_shift_(8).view(torch.float16)
 
 

@@ -8,6 +8,8 @@ from typing import Protocol
 
 import torch
 
+from . import cpu
+
 
 class Constraint(Protocol):
     """A rule about one argument of an op."""
@@ -77,6 +79,25 @@ class Capability:
     def describe(self) -> str:
         """The capability as compilers write it."""
         return f"sm_{self.at_least[0]}{self.at_least[1]}"
+
+
+@dataclass(frozen=True)
+class CpuUnits:
+    """The tensor is on a CPU that has one of these instruction sets, as torch spells them."""
+
+    one_of: tuple[str, ...]
+
+    def check(self, value: torch.Tensor) -> str | None:
+        """A reason when it lies elsewhere, or the CPU has none of them."""
+        if value.device.type != "cpu":
+            return f"needs {self.describe()}, this is on {value.device.type}"
+        if cpu.features().intersection(self.one_of):
+            return None
+        return f"needs {self.describe()}, this CPU has none of them"
+
+    def describe(self) -> str:
+        """The instruction sets."""
+        return f"on a cpu with {' or '.join(self.one_of)}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from . import registry
-from .arguments import check_divides, matrix, row_scale, run_linear
+from .arguments import check_divides, matrix, row_scale, run_linear, run_packed
 from .block_ops import (
     dequantize_mxfp8,
     dequantize_nvfp4,
@@ -177,8 +177,27 @@ def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     return result
 
 
+def pack_int8(weight: Tensor) -> Tensor:
+    """int8 codes (N, K) in the order that this machine multiplies them fastest in.
+
+    Where that is an order of its own the result is opaque (`is_mkldnn`), as large as the rows and
+    meant to take their place: every int8 op here takes either. Elsewhere it is the rows themselves.
+    """
+    result: Tensor = registry.run("pack_int8", weight=matrix(weight))
+    return result
+
+
+def unpack_int8(weight: Tensor) -> Tensor:
+    """The codes (N, K) of what `pack_int8` gave; rows come back as they are."""
+    if not weight.is_mkldnn:
+        return weight
+    result: Tensor = registry.run("unpack_int8", weight=weight)
+    return result
+
+
 def dequantize_int8(weight: Tensor, scale: Tensor) -> Tensor:
     """w = float32(q) * scale; `scale` has 1 or N numbers."""
+    weight = unpack_int8(weight)
     result: Tensor = registry.run(
         "dequantize_int8",
         weight=matrix(weight),
@@ -189,6 +208,8 @@ def dequantize_int8(weight: Tensor, scale: Tensor) -> Tensor:
 
 def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
     """y[m, n] = (xq wq.T)[m, n] * sx[m] * scale[n] + bias[n], with xq, sx = quantize_int8(x)."""
+    if weight.is_mkldnn:
+        return run_packed("int8_packed_linear", x, weight, bias, scale, 0)
     scale = row_scale(scale, weight.shape[0], weight.device)
     return run_linear("int8_linear", x, weight, bias, scale=scale)
 
@@ -197,6 +218,7 @@ def int8_weight_only_linear(
     x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None
 ) -> Tensor:
     """y = x (float(q) * scale).T + bias with x as it is; `scale` has 1 or N numbers."""
+    weight = unpack_int8(weight)
     scale = row_scale(scale, weight.shape[0], weight.device)
     return run_linear("int8_weight_only_linear", x, weight, bias, scale=scale)
 
@@ -212,6 +234,7 @@ def quantize_int8_convrot(weight: Tensor, group_size: int) -> tuple[Tensor, Tens
 
 def dequantize_int8_convrot(weight: Tensor, scale: Tensor, group_size: int) -> Tensor:
     """w = rotate_groups(float32(q) * scale, group_size), the rotation as one matmul."""
+    weight = unpack_int8(weight)
     check_divides(weight, group_size)
     scale = row_scale(scale, weight.shape[0], weight.device)
     result: Tensor = registry.run(
@@ -224,6 +247,8 @@ def int8_convrot_linear(
     x: Tensor, weight: Tensor, scale: Tensor, group_size: int, bias: Tensor | None = None
 ) -> Tensor:
     """int8_linear(rotate_groups(x, group_size), weight, scale, bias): the two rotations cancel."""
+    if weight.is_mkldnn:
+        return run_packed("int8_packed_linear", x, weight, bias, scale, group_size)
     check_divides(weight, group_size)
     scale = row_scale(scale, weight.shape[0], weight.device)
     return run_linear("int8_convrot_linear", x, weight, bias, scale=scale, group_size=group_size)

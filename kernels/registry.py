@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from . import order
 from .constraints import Constraint
 
 log = logging.getLogger(__name__)
@@ -165,15 +166,25 @@ def _candidates(op: str, device: str) -> tuple[tuple[Backend, Claim], ...]:
     return tuple(sorted(claims, key=lambda pair: pair[1].order.get(device, pair[0].order)))
 
 
+@cache
+def _ranked(op: str, ranking: tuple[str, ...], device: str) -> tuple[tuple[Backend, Claim], ...]:
+    """Those that were measured, fastest first, before the others in their own order."""
+    places = {name: place for place, name in enumerate(ranking)}
+    last = len(places)
+    return tuple(sorted(_candidates(op, device), key=lambda pair: places.get(pair[0].name, last)))
+
+
 def choose(op: str, call: Mapping[str, Any]) -> Claim:
     """The first claim for `op` that takes the arguments; the first of them gives the device.
 
-    Raises NoBackend with each backend's reason.
+    First comes what was measured to be fastest for so many rows on such a device (order.py), then
+    the backends' own order. Raises NoBackend with each backend's reason.
     """
     first: torch.Tensor = next(iter(call.values()))
     forced = _forced.get()
     reasons: dict[str, str] = {}
-    for backend, claim in _candidates(op, first.device.type):
+    ranking = order.ranking(op, first.device, first.shape[0] if first.ndim else 1)
+    for backend, claim in _ranked(op, ranking, first.device.type):
         if forced is not None and backend.name != forced:
             continue
         reason = refusal(backend.name) or claim.check(call)

@@ -19,6 +19,7 @@ def run(args: argparse.Namespace) -> Answer:
     from ...kernels.registry import describe_backends
 
     return {
+        "orders": measured_orders(),
         "schemes": [
             {
                 "name": scheme.name,
@@ -34,8 +35,41 @@ def run(args: argparse.Namespace) -> Answer:
     }
 
 
+def measured_orders() -> list[Answer]:
+    """For each device here: its class, and where the order of its backends comes from."""
+    import torch
+
+    from ...kernels import order
+
+    devices = [torch.device("cpu")]
+    if torch.cuda.is_available():
+        devices += [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        devices.append(torch.device("mps"))
+    names = dict.fromkeys(order.device_class(device) for device in devices)
+    return [
+        {"device": name, "user_file": str(order.user_file()), "read": asdict(found)}
+        for name in names
+        for found in order.measured(name) or (order.Measured(""),)
+    ]
+
+
+def told_order(found: Answer) -> str:
+    """One sentence on where an order comes from."""
+    read, device = found["read"], found["device"]
+    if read["problem"]:
+        return f"{device}: {read['problem']}"
+    if not read["path"]:
+        return (
+            f"{device}: nothing is measured, each backend's own order; "
+            f"`fusequant bench ops --update` writes {found['user_file']}"
+        )
+    ops = ", ".join(read["order"])
+    return f"{device}: measured {read['date']} on {read['hardware']} ({read['path']}): {ops}"
+
+
 def text(answer: Answer) -> str:
-    """Two tables."""
+    """Two tables, then where the order of the backends comes from."""
     schemes = [("scheme", "bits", "stock ComfyUI", "what it is")]
     for scheme in answer["schemes"]:
         schemes.append((scheme["name"], scheme["bits"], scheme["core_reads"], scheme["title"]))
@@ -44,6 +78,7 @@ def text(answer: Answer) -> str:
         state = backend["refusal"] or "available"
         lines.append(f"  {backend['name']}: {state}")
         lines += columns(sorted(backend["ops"].items()), indent="    ")
+    lines += ["order", *(f"  {told_order(found)}" for found in answer["orders"])]
     return "\n".join(lines)
 
 

@@ -44,7 +44,13 @@ def run(args: argparse.Namespace) -> Answer:
         settings=bench.settings(args),
     )
     saved = str(write_result(args.save, result)) if args.save else None
-    answer = {"benchmark": bench.name, "rows": rows, "hardware": result.hardware, "saved": saved}
+    answer = {
+        "benchmark": bench.name,
+        "rows": rows,
+        "hardware": result.hardware,
+        "settings": result.settings,
+        "saved": saved,
+    }
     if args.chart is not None:
         refusal = bench.chart(rows, args.chart)
         answer |= {"chart": None if refusal else str(args.chart), "chart_refusal": refusal}

@@ -77,6 +77,8 @@ def _times(
             continue
         if not isinstance(seconds, int | float) or not isinstance(count, int) or seconds <= 0:
             continue
+        if row.get("who", "fusequant") not in ("fusequant", "torch") or row.get("op", "x") is None:
+            continue  # another tool's product, or one that no layer can be told to take
         who = (resolve(str(row["scheme"]))[0], str(row["backend"]))
         times[who][row["n"], row["k"], row["tokens"]] = count * float(seconds)
         automatic |= {who} if row.get("auto") else set()

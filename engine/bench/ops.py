@@ -44,13 +44,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Contender:
-    """A scheme on a backend, for one shape: `run(x)`; `auto` is what the registry would choose."""
+    """A scheme on a backend, for one shape: `run(x)`; `auto` is what the registry would choose.
+
+    `error` is against the product with the weight that was quantized, `op` what was run last.
+    """
 
     scheme: str
     backend: str
     run: Callable[[torch.Tensor], torch.Tensor]
     auto: bool = False
     error: float = 0.0
+    op: str = ""
 
     @property
     def name(self) -> str:
@@ -68,6 +72,7 @@ class Bench:
     budget_s: float = 8.0
     schemes: Sequence[str] = ()
     refused: dict[str, str] = field(default_factory=dict)
+    trial_rows: int = 32
 
     @property
     def names(self) -> list[str]:
@@ -129,7 +134,7 @@ def _fitting(shapes: Sequence[Shape], asked: Bench) -> int:
     n, k, _ = shapes[0]
     weight = torch.randn(n, k, device=asked.device, dtype=asked.dtype)
     x = torch.randn(64, k, device=asked.device, dtype=asked.dtype)
-    timing = time_in_turns({"": lambda: F.linear(x, weight)}, 2, 1, _waiting(asked.device))[""]
+    timing = time_in_turns({"": lambda: F.linear(x, weight)}, 2, 1, waiting(asked.device))[""]
     calls = (ROUNDS + 1) * (2 * len(asked.names) + 1)
     each_s = 2 * calls * timing.median_s / 64 * sum(a * b for a, b, _ in shapes) / (n * k)
     return next((t for t in _down_from(asked.tokens) if t * each_s <= asked.budget_s), 64)
@@ -141,7 +146,7 @@ def _down_from(tokens: int) -> Iterator[int]:
     yield from (count for count in TOKENS if count < tokens)
 
 
-def _waiting(device: torch.device) -> Callable[[], object]:
+def waiting(device: torch.device) -> Callable[[], object]:
     """What waits for the device's work."""
     if device.type == "cuda":
         return lambda: torch.cuda.synchronize(device)
@@ -156,16 +161,16 @@ def _measure(shape: Shape, tokens: int, asked: Bench) -> list[dict[str, Any]]:
     source = generator(0, f"{n}x{k}")
     weight = (torch.randn(n, k, generator=source) / k**0.5).to(asked.device, asked.dtype)
     x = torch.randn(tokens, k, generator=source).to(asked.device, asked.dtype)
-    contenders = [Contender(BASELINE, "torch", lambda y: F.linear(y, weight), True)]
+    running = [Contender(BASELINE, "torch", lambda y: F.linear(y, weight), True)]
     for name in asked.names:
-        contenders += _contenders(all_schemes()[name], weight, x, asked)
-    runs: dict[str, Callable[[], object]] = {c.name: partial(c.run, x) for c in contenders}
-    times = time_in_turns(runs, ROUNDS, 1, _waiting(asked.device))
-    base = times[contenders[0].name].median_s
-    return [_row(c, shape, tokens, times[c.name], base) for c in contenders]
+        running += contenders(all_schemes()[name], weight, x, asked)
+    runs: dict[str, Callable[[], object]] = {c.name: partial(c.run, x) for c in running}
+    times = time_in_turns(runs, ROUNDS, 1, waiting(asked.device))
+    base = times[running[0].name].median_s
+    return [_row(c, shape, tokens, times[c.name], base) for c in running]
 
 
-def _contenders(
+def contenders(
     scheme: Scheme, weight: torch.Tensor, x: torch.Tensor, asked: Bench
 ) -> Iterator[Contender]:
     """The scheme on each backend that takes this call; a reason for every other one."""
@@ -176,21 +181,34 @@ def _contenders(
         return
     settings = {**scheme.config(n, k), **scheme.settings}
     tensors = scheme.quantize(weight, None, dtype_name(weight.dtype))
-    few, own = x[: min(32, len(x))], _chosen(scheme, tensors, settings, x)
+    few, own = x[: asked.trial_rows], _chosen(scheme, tensors, settings, x)
     exact = F.linear(few.float(), weight.float())
+    stored = F.linear(few.double(), scheme.dequantize(tensors, settings).double()[:n, :k])
     for name in registry.backends():
-        run = _bound(scheme, tensors, settings, name)
+        run, who = _bound(scheme, tensors, settings, name), f"{scheme.name} on {name}"
         try:
             started = time.perf_counter()
-            found = run(few)
+            with registry.noted() as ops:
+                found = run(few)
             seconds = time.perf_counter() - started
         except (registry.NoBackend, NotImplementedError, RuntimeError) as why:
-            asked.refused[f"{scheme.name} on {name}"] = str(why).splitlines()[0][:300]
+            asked.refused[who] = str(why).splitlines()[0][:300]
+            continue
+        off, bound = relative_error(stored, found.double()), bound_of(name, ops[-1][0])
+        if not off <= bound:  # NaN is off as well
+            asked.refused[who] = f"wrong: its error is {off:.4f}, its bound {bound}"
             continue
         if seconds * len(x) / len(few) > asked.budget_s:
-            asked.refused[f"{scheme.name} on {name}"] = f"{seconds:.2f} s for {len(few)} tokens"
+            asked.refused[who] = f"{seconds:.2f} s for {len(few)} tokens"
             continue
-        yield Contender(scheme.name, name, run, name == own, relative_error(exact, found.float()))
+        error = relative_error(exact, found.float())
+        yield Contender(scheme.name, name, run, name == own, error, ops[-1][0])
+
+
+def bound_of(backend: str, op: str) -> float:
+    """The error that a backend allows itself; twice that for a handful of rows, which scatters."""
+    claims = registry.backends()[backend].claims
+    return 2 * max((claim.error or 0.0 for claim in claims if claim.op == op), default=0.0)
 
 
 def _bound(

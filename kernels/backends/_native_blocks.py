@@ -12,7 +12,7 @@ from ..constraints import Dtypes, On
 from ..registry import Claim
 from ..tiles import ROWS, untiled
 from . import _reference_blocks as plain
-from ._by_rows import COMPUTE, blocks_of_rows, plain_linear
+from ._by_rows import blocks_of_rows, compute_dtype, plain_linear
 
 Tensor = torch.Tensor
 
@@ -28,7 +28,7 @@ def dequantize_mxfp8(weight: Tensor, scale: Tensor) -> Tensor:
 
 def mxfp8_linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
     """(M, K), (N, K) e4m3 -> (M, N); x as it is."""
-    dtype = COMPUTE.get((x.device.type, x.dtype), x.dtype)
+    dtype = compute_dtype(x.device.type, x.dtype)
     runs = blocks_of_rows(weight.shape[0], x.shape[1], RUN_ELEMENTS, ROWS)
     wide = (dequantize_mxfp8(weight[a:b], scale[a : _tile(b)]).to(dtype) for a, b in runs)
     return plain_linear(x, wide, weight.shape[0], bias)
@@ -43,7 +43,7 @@ def nvfp4_linear(
     input_scale: Tensor | None,
 ) -> Tensor:
     """(M, K), (N, K / 2) uint8 -> (M, N); x as it is, `input_scale` has no use."""
-    dtype = COMPUTE.get((x.device.type, x.dtype), x.dtype)
+    dtype = compute_dtype(x.device.type, x.dtype)
     runs = blocks_of_rows(weight.shape[0], x.shape[1], RUN_ELEMENTS, ROWS)
     wide = (
         plain.dequantize_nvfp4(weight[a:b], scale[a : _tile(b)], scale_2).to(dtype) for a, b in runs

@@ -166,6 +166,24 @@ def int8_convrot_linear(
     return rotated.to(x.dtype)
 
 
+def pack_int8(weight: Tensor) -> Tensor:
+    """int8 (N, K) -> the same rows: plain torch multiplies them as they are."""
+    return weight
+
+
+def unpack_int8(weight: Tensor) -> Tensor:
+    """(K, N) in oneDNN's order -> int8 (N, K)."""
+    return weight.to_dense().t().contiguous()
+
+
+def int8_packed_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, group_size: int
+) -> Tensor:
+    """(M, K), a packed weight -> (M, N), as its rows would; x is rotated where there is a size."""
+    values = rotate_groups(x, group_size) if group_size else x
+    return int8_linear(values, unpack_int8(weight), bias, scale).to(x.dtype)
+
+
 def int4_linear(
     x: Tensor,
     weight: Tensor,
@@ -216,6 +234,9 @@ BACKEND = Backend(
         Claim("int8_linear", int8_linear, error=0.015),
         Claim("int8_weight_only_linear", int8_weight_only_linear, error=0.004),
         Claim("int8_convrot_linear", int8_convrot_linear, error=0.015),
+        Claim("pack_int8", pack_int8),
+        Claim("unpack_int8", unpack_int8),
+        Claim("int8_packed_linear", int8_packed_linear, error=0.015),
         Claim("int4_linear", int4_linear, error=0.004),
         *_reference_blocks.CLAIMS,
         *_reference_rotated.CLAIMS,

@@ -12,7 +12,7 @@ from ..constraints import Capability, Dtypes, MultipleOf, On, OneNumber, Probe
 from ..hadamard import hadamard
 from ..registry import Backend, Claim
 from . import _native_blocks, _native_rotated
-from ._by_rows import weight_only_linear
+from ._by_rows import compute_dtype, weight_only_linear
 from ._integers import integer_linear
 from .reference import TOP
 
@@ -137,12 +137,14 @@ def dequantize_int4(weight: Tensor, scale: Tensor, zeros: Tensor | None, group_s
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(M, K), (N, K) -> (M, N) in x's dtype."""
+    """(M, K), (N, K) -> (M, N) in x's dtype; a CPU computes in a dtype that it has units for."""
+    if x.device.type == "cpu" and compute_dtype("cpu", x.dtype) != x.dtype:
+        return weight_only_linear(x, weight, bias, torch.ones(()))
     return functional.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 
 def int8_linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
-    """(M, K), (N, K) int8 -> (M, N): exact int32 sums, in blocks of rows."""
+    """(M, K), (N, K) int8 -> (M, N): exact sums, in blocks of rows; see `integer_linear`."""
     return integer_linear(x, quantize_int8, weight, scale, bias)
 
 

@@ -72,6 +72,10 @@ LINEAR: dict[str, tuple[Callable[..., Tensor], Callable[[Tensor], Tensor]]] = {
         lambda x, w, b: ops.int8_linear(x, *int8(w), b),
         lambda w: ops.dequantize_int8(*int8(w)),
     ),
+    "int8_packed_linear": (
+        lambda x, w, b: ops.int8_linear(x, *packed(w), b),
+        lambda w: ops.dequantize_int8(*int8(w)),
+    ),
     "int8_weight_only_linear": (
         lambda x, w, b: ops.int8_weight_only_linear(x, *int8(w), b),
         lambda w: ops.dequantize_int8(*int8(w)),
@@ -131,6 +135,12 @@ mxfp8, nvfp4 = made(ops.quantize_mxfp8), made(ops.quantize_nvfp4)
 w4a4 = made(lambda w: ops.quantize_w4a4(w, 64))
 w4a8 = made(lambda w: ops.quantize_w4a8(w, LEVELS.to(w.device), 16, 64))
 rotated = made(lambda w: ops.quantize_int8_convrot(w, 16))
+
+
+def packed(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The reference's codes in the order of the backend in force."""
+    codes, scale = int8(weight)
+    return ops.pack_int8(codes), scale
 
 
 def claims(names: Any, *besides: str) -> list[tuple[str, str]]:

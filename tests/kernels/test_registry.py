@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from fusequant.kernels import ops, registry
-from fusequant.kernels.constraints import Capability, Dtypes, MultipleOf, On, OneNumber, Probe
+from fusequant.kernels.constraints import (
+    Capability,
+    CpuUnits,
+    Dtypes,
+    MultipleOf,
+    On,
+    OneNumber,
+    Probe,
+)
 from fusequant.kernels.registry import NoBackend, choose, describe_backends, use_backend
 
 WEIGHT = torch.ones(128, 256)
@@ -46,7 +54,9 @@ def test_several_claims_for_one_op_each_give_their_reason() -> None:
 
 
 def test_an_unknown_backend_names_those_that_exist() -> None:
-    with pytest.raises(NoBackend, match=r"sgle.*there are kitchen, reference, torch_native"):
+    with pytest.raises(
+        NoBackend, match=r"sgle.*there are kitchen, onednn, reference, torch_native"
+    ):
         use_backend("sgle").__enter__()
 
 
@@ -92,6 +102,10 @@ def test_the_table_has_every_backend_and_what_it_asks() -> None:
         (Capability((8, 9)), "needs sm_89, this is cpu"),
         (MultipleOf(0, 48), "needs dim 0 a multiple of 48, this has 128"),
         (OneNumber(), "needs one number, this has 32768"),
+        (
+            CpuUnits(("abacus", "slide_rule")),
+            "needs on a cpu with abacus or slide_rule, this CPU has none of them",
+        ),
         (Probe("a trial", lambda device: f"{device} failed"), "cpu failed"),
     ),
 )
