@@ -42,7 +42,7 @@ def text(answer: Answer) -> str:
     lines = ["schemes", *columns(schemes), "backends"]
     for backend in answer["backends"]:
         state = backend["refusal"] or "available"
-        lines.append(f"  {backend['name']}: {state}")
+        lines.append(f"  {backend['name']}: {state} ({backend['proven']})")
         lines += columns(sorted(backend["ops"].items()), indent="    ")
     return "\n".join(lines)
 
