@@ -1,6 +1,7 @@
 """Two steps of a layer as one op: activations made and quantized, a product and a low-rank branch.
 
-`ops.py` hands these out with the others. x is (..., K), a weight (N, K); scales and sums are float32.
+`ops.py` hands these out with the others. x is (..., K), a weight (N, K); scales and sums are
+float32.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def quantize_activations(
     if before not in BEFORE:
         raise ValueError(f"before is one of {', '.join(BEFORE)}, not {before}")
     if dtype not in (torch.int8, E4M3) or group_size not in (0, GROUP):
-        raise ValueError(f"codes are int8 or e4m3, a row or 128 share a scale: {dtype}, {group_size}")
+        raise ValueError(
+            f"codes are int8 or e4m3, a row or 128 share a scale: {dtype}, {group_size}"
+        )
     rows = matrix(x.reshape(-1, x.shape[-1]))
     for given in (gain, shift):
         if given is not None and (before != "layer_norm" or given.numel() != rows.shape[1]):
@@ -51,8 +54,8 @@ def int8_low_rank_linear(
 ) -> Tensor:
     """y = int8_linear(x, weight, scale, bias) + (x down.T) up.T, down (R, K), up (N, R)."""
     scale = row_scale(scale, weight.shape[0], weight.device)
-    branch = _branch(x, weight, down, up)
-    return run_linear("int8_low_rank_linear", x, weight, bias, scale=scale, **branch)
+    down, up = _branch(x, weight, down, up)
+    return run_linear("int8_low_rank_linear", x, weight, bias, scale=scale, down=down, up=up)
 
 
 def fp8_row_low_rank_linear(
@@ -60,16 +63,17 @@ def fp8_row_low_rank_linear(
 ) -> Tensor:
     """y = fp8_row_linear(x, weight, scale, bias) + (x down.T) up.T."""
     scale = row_scale(scale, weight.shape[0], weight.device)
-    branch = _branch(x, weight, down, up)
-    return run_linear("fp8_row_low_rank_linear", x, weight, bias, scale=scale, **branch)
+    down, up = _branch(x, weight, down, up)
+    return run_linear("fp8_row_low_rank_linear", x, weight, bias, scale=scale, down=down, up=up)
 
 
 def fp8_block128_low_rank_linear(
     x: Tensor, weight: Tensor, scale: Tensor, down: Tensor, up: Tensor, bias: Tensor | None = None
 ) -> Tensor:
     """y = fp8_block128_linear(x, weight, scale, bias) + (x down.T) up.T."""
-    scale, branch = check_tiles(weight, scale), _branch(x, weight, down, up)
-    return run_linear("fp8_block128_low_rank_linear", x, weight, bias, scale=scale, **branch)
+    scale, (down, up) = check_tiles(weight, scale), _branch(x, weight, down, up)
+    op = "fp8_block128_low_rank_linear"
+    return run_linear(op, x, weight, bias, scale=scale, down=down, up=up)
 
 
 def int4_low_rank_linear(
@@ -84,13 +88,14 @@ def int4_low_rank_linear(
 ) -> Tensor:
     """y = int4_linear(x, weight, scale, zeros, group_size, bias) + (x down.T) up.T."""
     check_groups(weight, scale, group_size)
+    down, up = _branch(x, weight, down, up)
     return run_linear(
         "int4_low_rank_linear", x, weight, bias, inputs=weight.shape[1] * 2, scale=scale,
-        zeros=zeros, group_size=group_size, **_branch(x, weight, down, up),
+        zeros=zeros, group_size=group_size, down=down, up=up,
     )  # fmt: skip
 
 
-def _branch(x: Tensor, weight: Tensor, down: Tensor, up: Tensor) -> dict[str, Tensor]:
+def _branch(x: Tensor, weight: Tensor, down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     """Both sides in x's dtype, contiguous; x down.T is rounded to it in between."""
     inner, outputs = (down.shape[0], x.shape[-1]), (weight.shape[0], down.shape[0])
     if tuple(down.shape) != inner or tuple(up.shape) != outputs or not down.shape[0]:
@@ -98,4 +103,4 @@ def _branch(x: Tensor, weight: Tensor, down: Tensor, up: Tensor) -> dict[str, Te
             f"down {tuple(down.shape)} and up {tuple(up.shape)} do not fit: "
             f"(R, {x.shape[-1]}) and ({weight.shape[0]}, R) with R at least 1"
         )
-    return {"down": down.to(x.dtype).contiguous(), "up": up.to(x.dtype).contiguous()}
+    return down.to(x.dtype).contiguous(), up.to(x.dtype).contiguous()

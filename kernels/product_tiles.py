@@ -70,17 +70,14 @@ def shared_limit(arch: str) -> int:
 def shared_bytes(kind: str, tile: Tile, rank: int = 0) -> int:
     """An upper bound of what the compiled kernel asks for: the loop's tiles, or its end.
 
-    The loop holds `stages` tiles of x and of the weight; four-bit codes are widened to two bytes on
-    the way. The end turns float32 sums over for the store, beside both sides of a branch.
+    The loop holds `stages` tiles of x and of the weight; four-bit codes are widened in registers.
+    The end turns float32 sums over for the store, beside both sides of a branch.
     """
-    if kind == INT4:
-        stage = tile.inputs * (2 * tile.rows + tile.outputs // 2)
-        widened = 2 * tile.outputs * tile.inputs
-    else:
-        stage, widened = tile.inputs * (tile.rows + tile.outputs), 0
+    bytes_a_pair = 2 * tile.rows + tile.outputs // 2 if kind == INT4 else tile.rows + tile.outputs
+    stage = tile.inputs * bytes_a_pair
     branch = 2 * block_rank(rank) * (tile.rows + tile.outputs)
     ends = 4 * tile.rows * tile.outputs + branch
-    return max(tile.stages * stage + widened, ends) + KIB
+    return max(tile.stages * stage, ends) + KIB
 
 
 def block_rank(rank: int) -> int:
@@ -115,7 +112,14 @@ def quantize_warps(elements: int) -> int:
 
 
 def _smaller(kind: str, tile: Tile) -> Iterator[Tile]:
-    """The tile, then with fewer stages (two hide a load at least), then half the longer side."""
+    """The tile, then with fewer stages (two hide a load at least), then half the longer side.
+
+    bf16 beside four-bit codes is wide: half the inputs at a time come before fewer stages.
+    """
+    if kind == INT4:
+        deeper = tile.stages + 1 if tile.stages > STAGES_ON_AMD else tile.stages
+        yield tile
+        yield replace(tile, inputs=tile.inputs // 2, stages=deeper)
     while True:
         for stages in range(tile.stages, 1, -1):
             yield replace(tile, stages=stages)

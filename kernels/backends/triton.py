@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from ..constraints import Among, AtMost, Dtypes
 from ..registry import Backend, Claim
-from ._triton_device import OnTriton, available
 from ._trial import tried
+from ._triton_device import OnTriton, available
 
 Tensor = torch.Tensor
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
@@ -178,7 +178,9 @@ _GROUPS = (Among((32, 64, 128, 256)),)
 _E4M3_WEIGHT = (Dtypes((E4M3,)),)
 
 
-def _linear(op: str, run: Any, error: float, needs: dict[str, tuple[Any, ...]]) -> tuple[Claim, ...]:
+def _linear(
+    op: str, run: Any, error: float, needs: dict[str, tuple[Any, ...]]
+) -> tuple[Claim, ...]:
     """The claim on a linear, and the one on it with a low-rank branch."""
     x = (*needs["x"], tried(op, run, error))
     both = {**needs, "x": x}
