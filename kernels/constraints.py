@@ -80,6 +80,24 @@ class Capability:
 
 
 @dataclass(frozen=True)
+class Hip:
+    """The tensor is on an AMD device whose architecture begins with one of these (`gfx94`)."""
+
+    archs: tuple[str, ...]
+
+    def check(self, value: torch.Tensor) -> str | None:
+        """A reason when the device is another one, or no AMD device."""
+        if value.device.type != "cuda" or not torch.version.hip:
+            return f"needs {self.describe()}, this is {value.device.type}"
+        found = torch.cuda.get_device_properties(value.device).gcnArchName
+        return None if found.startswith(self.archs) else f"needs {self.describe()}, this is {found}"
+
+    def describe(self) -> str:
+        """The beginnings of the architectures' names."""
+        return " or ".join(self.archs)
+
+
+@dataclass(frozen=True)
 class MultipleOf:
     """The size of dimension `dim` is a multiple of `factor`."""
 

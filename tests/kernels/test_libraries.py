@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+from fusequant.engine.codecs import marlin_int4
 from fusequant.kernels import ops, registry
 from fusequant.kernels.backends import _trial
 from fusequant.kernels.registry import SIGNATURE, backends, use_backend
@@ -111,7 +112,22 @@ def deepgemm() -> dict[str, Callable[..., Any]]:
     return {"fp8_gemm_nt": product, "gemm_fp8_fp8_bf16_nt": product}
 
 
-FORMULAS = {"vllm": vllm, "sgl": sgl, "q8f": q8f, "deepgemm": deepgemm}
+def marlin() -> dict[str, Callable[..., Any]]:
+    def mul(a: Tensor, b: Tensor, c: Tensor, s: Tensor, workspace: Tensor, *more: Any) -> None:
+        """The words are read by the code that reads Marlin's files."""
+        outputs = b.shape[1] // 2
+        assert (a.dtype, c.dtype, s.dtype) == (torch.float16,) * 3
+        assert b.dtype == workspace.dtype == torch.int32 and not workspace.any()
+        assert b.shape[0] * 16 == a.shape[1] and workspace.numel() >= outputs // 128 * 8
+        assert all(t.is_contiguous() for t in (a, b, c, s)) and outputs % 256 == 0
+        scale = marlin_int4.scales_of(s, one_group=s.shape[0] == 1).float()
+        wide = (marlin_int4.codes_of(b).float() - 8) * scale.repeat_interleave(128, 1)
+        c.copy_(a.float() @ wide.T)
+
+    return {"mul": mul}
+
+
+FORMULAS = {"vllm": vllm, "sgl": sgl, "q8f": q8f, "deepgemm": deepgemm, "marlin": marlin}
 
 
 def recorded(name: str) -> dict[str, Any]:
@@ -168,11 +184,22 @@ def linear_of(name: str, op: str) -> Callable[..., Tensor]:
 
 
 CLAIMED = [(name, claim.op) for name in NAMES for claim in backends()[name].claims]
-MADE = {
+QUANTIZE = {
     "int8_linear": ops.quantize_int8,
     "fp8_row_linear": ops.quantize_fp8_row,
     "fp8_block128_linear": ops.quantize_fp8_block128,
+    "int4_linear": ops.quantize_int4,
 }
+
+
+def arguments(op: str, weight: Tensor) -> dict[str, Any]:
+    """The stored tensors of a weight as the op has them."""
+    with use_backend("reference"):
+        codes, scale = QUANTIZE[op](weight)
+    made: dict[str, Any] = {"weight": codes, "scale": scale}
+    if op == "int4_linear":
+        made |= {"zeros": torch.randn(scale.shape).mul(0.1).to(scale.dtype), "group_size": 128}
+    return made
 
 
 @pytest.mark.parametrize("with_bias", (True, False))
@@ -182,22 +209,30 @@ def test_a_call_fits_the_recorded_signature_and_gives_the_reference_s_product(
     name: str, op: str, dtype: torch.dtype, with_bias: bool, stand_in: Callable[..., list[str]]
 ) -> None:
     told = stand_in(name)
-    x, weight = torch.randn(5, 256).to(dtype), torch.randn(128, 256)
-    bias = torch.randn(128) if with_bias else None
-    with use_backend("reference"):
-        codes, scale = MADE[op](weight)
-        want = getattr(ops, op)(x, codes, scale, bias).float()
-    got = linear_of(name, op)(x, codes, bias, scale)
+    dtype = torch.float16 if name == "marlin" else dtype
+    x, bias = torch.randn(5, 384).to(dtype), torch.randn(256) if with_bias else None
+    call = arguments(op, torch.randn(256, 384) * torch.logspace(-1, 1, 256)[:, None])
+    want = linear_of("reference", op)(x=x, bias=bias, **call).float()
+    got = linear_of(name, op)(x=x, bias=bias, **call)
     assert told and (got.dtype, got.shape) == (dtype, want.shape)
     error = next(claim.error for claim in backends()[name].claims if claim.op == op)
     assert error is not None and (got.float() - want).norm() <= error * want.norm()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("inputs", (128, 256))
+def test_marlin_s_order_is_read_back_to_our_codes(inputs: int) -> None:
+    """128 inputs are one group, whose scales have an order of their own."""
+    module = importlib.import_module("fusequant.kernels.backends.marlin")
+    codes, scale = ops.quantize_int4(torch.randn(256, inputs), 128, torch.float16)
+    bytes_ = codes.view(torch.uint8)
+    ours = torch.stack((bytes_ & 15, bytes_ >> 4), -1).reshape(256, inputs)
+    assert torch.equal(marlin_int4.codes_of(module.packed(codes)), ours)
+    stored = module.ordered(scale)
+    assert torch.equal(marlin_int4.scales_of(stored, one_group=inputs == 128), scale.t())
+
+
+@pytest.mark.parametrize("name", [name for name, op in CLAIMED if op == "int8_linear"])
 def test_one_scale_for_all_rows_is_spread(name: str, stand_in: Callable[..., list[str]]) -> None:
-    if name == "deepgemm":
-        assert "int8_linear" not in {claim.op for claim in backends()[name].claims}
-        return
     stand_in(name)
     codes = torch.randint(-127, 127, (32, 64), dtype=torch.int8)
     x, one = torch.randn(5, 64).bfloat16(), torch.tensor(0.01)
@@ -222,8 +257,8 @@ def test_a_missing_library_is_a_reason_and_its_claims_ask_for_a_card(name: str) 
     assert backend.proven == SIGNATURE
     assert registry.refusal(name) == f"{package_of(name)} is not installed"
     for claim in backend.claims:
-        x = torch.ones(2, 256).bfloat16()
-        told = claim.check({"x": x, "weight": torch.ones(128, 256)})
+        call = {"x": torch.ones(2, 256), "weight": torch.ones(256, 256), "group_size": 128}
+        told = claim.check(call)
         assert told is not None and "needs sm_" in told and "this is cpu" in told
 
 
