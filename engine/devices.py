@@ -93,9 +93,15 @@ _ROWS = (
     _Row("fp8_row", ("mps",), REFUSED, _NO_FP8_MPS),
     _Row(
         "fp8_block128",
-        (*CUDA, "rocm", "xpu", "cpu"),
+        ("sm_90",),
+        NATIVE,
+        "fp8 tensor cores through torch's product with block scales, after a trial product",
+    ),
+    _Row(
+        "fp8_block128",
+        (*CUDA[:5], *_FROM_100, "rocm", "xpu", "cpu"),
         EMULATED,
-        "no backend here multiplies with a scale per tile: dequantized first",
+        "dequantized first, unless a backend that multiplies with a scale per tile is asked for",
     ),
     _Row("fp8_block128", ("mps",), REFUSED, _NO_FP8_MPS),
     _Row("int8", _FROM_75, NATIVE, "int8 tensor cores"),

@@ -84,3 +84,25 @@ def check_shape(what: str, found: Tensor, expected: tuple[int, ...]) -> Tensor:
     if tuple(found.shape) != expected:
         raise ValueError(f"{what} {tuple(found.shape)} does not fit: it has to be {expected}")
     return found.contiguous()
+
+
+def check_tiles(weight: Tensor, scale: Tensor) -> Tensor:
+    """A scale for each 128 x 128 tile of the weight, as float32."""
+    expected = tuple(-(-size // 128) for size in weight.shape)
+    if tuple(scale.shape) != expected:
+        raise ValueError(
+            f"scale {tuple(scale.shape)} does not fit weight {tuple(weight.shape)}: "
+            f"128 x 128 tiles need {expected}"
+        )
+    return scale.to(torch.float32)
+
+
+def check_groups(weight: Tensor, scale: Tensor, group_size: int) -> None:
+    """A scale for each group of each row of packed four-bit codes."""
+    rows, half = weight.shape
+    expected = (half * 2 // group_size, rows)
+    if half * 2 % group_size or tuple(scale.shape) != expected:
+        raise ValueError(
+            f"scale {tuple(scale.shape)} does not fit a packed weight {tuple(weight.shape)}: "
+            f"groups of {group_size} need {expected}"
+        )

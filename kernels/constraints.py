@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -101,6 +101,24 @@ class CpuUnits:
 
 
 @dataclass(frozen=True)
+class Hip:
+    """The tensor is on an AMD device whose architecture begins with one of these (`gfx94`)."""
+
+    archs: tuple[str, ...]
+
+    def check(self, value: torch.Tensor) -> str | None:
+        """A reason when the device is another one, or no AMD device."""
+        if value.device.type != "cuda" or not torch.version.hip:
+            return f"needs {self.describe()}, this is {value.device.type}"
+        found = torch.cuda.get_device_properties(value.device).gcnArchName
+        return None if found.startswith(self.archs) else f"needs {self.describe()}, this is {found}"
+
+    def describe(self) -> str:
+        """The beginnings of the architectures' names."""
+        return " or ".join(self.archs)
+
+
+@dataclass(frozen=True)
 class MultipleOf:
     """The size of dimension `dim` is a multiple of `factor`."""
 
@@ -157,3 +175,35 @@ class OneNumber:
     def describe(self) -> str:
         """One number."""
         return "one number"
+
+
+@dataclass(frozen=True)
+class Among:
+    """A setting has one of these values."""
+
+    values: tuple[object, ...]
+
+    def check(self, value: Any) -> str | None:
+        """A reason when it has another one."""
+        return None if value in self.values else f"needs {self.describe()}, this is {value}"
+
+    def describe(self) -> str:
+        """The values."""
+        return " or ".join(str(value) for value in self.values)
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """The size of dimension `dim` is no larger than `size`."""
+
+    dim: int
+    size: int
+
+    def check(self, value: torch.Tensor) -> str | None:
+        """A reason when it is larger."""
+        found = value.shape[self.dim]
+        return f"needs {self.describe()}, this has {found}" if found > self.size else None
+
+    def describe(self) -> str:
+        """The dimension and the size."""
+        return f"dim {self.dim} at most {self.size}"

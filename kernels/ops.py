@@ -9,7 +9,15 @@ from __future__ import annotations
 import torch
 
 from . import registry
-from .arguments import check_divides, matrix, row_scale, run_linear, run_packed
+from .arguments import (
+    check_divides,
+    check_groups,
+    check_tiles,
+    matrix,
+    row_scale,
+    run_linear,
+    run_packed,
+)
 from .block_ops import (
     dequantize_mxfp8,
     dequantize_nvfp4,
@@ -25,14 +33,26 @@ from .block_ops import (
     w4a8_codebook,
     w4a8_linear,
 )
+from .fused_ops import (
+    fp8_block128_low_rank_linear,
+    fp8_row_low_rank_linear,
+    int4_low_rank_linear,
+    int8_low_rank_linear,
+    quantize_activations,
+)
 
-__all__ = [  # of block_ops.py: the formats of ComfyUI with block scales, or rotated in four bits
+__all__ = [  # of block_ops.py, the formats of ComfyUI with block scales, and of fused_ops.py
     "dequantize_mxfp8",
     "dequantize_nvfp4",
     "dequantize_w4a4",
     "dequantize_w4a8",
+    "fp8_block128_low_rank_linear",
+    "fp8_row_low_rank_linear",
+    "int4_low_rank_linear",
+    "int8_low_rank_linear",
     "mxfp8_linear",
     "nvfp4_linear",
+    "quantize_activations",
     "quantize_mxfp8",
     "quantize_nvfp4",
     "quantize_w4a4",
@@ -155,7 +175,7 @@ def quantize_fp8_block128(weight: Tensor) -> tuple[Tensor, Tensor]:
 def dequantize_fp8_block128(weight: Tensor, scale: Tensor) -> Tensor:
     """w[n, k] = float32(q[n, k]) * scale[n // 128, k // 128]."""
     result: Tensor = registry.run(
-        "dequantize_fp8_block128", weight=matrix(weight), scale=_tiles(weight, scale)
+        "dequantize_fp8_block128", weight=matrix(weight), scale=check_tiles(weight, scale)
     )
     return result
 
@@ -168,7 +188,7 @@ def fp8_block128_linear(
     xq = e4m3(x / sx), sx[m, b] = max(amax of x's 128 inputs in block b, 1e-10) / 448. A device
     without fp8 arithmetic may leave x as it is.
     """
-    return run_linear("fp8_block128_linear", x, weight, bias, scale=_tiles(weight, scale))
+    return run_linear("fp8_block128_linear", x, weight, bias, scale=check_tiles(weight, scale))
 
 
 def quantize_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -273,7 +293,7 @@ def dequantize_int4(
     weight: Tensor, scale: Tensor, zeros: Tensor | None = None, group_size: int = 128
 ) -> Tensor:
     """w[n, k] = (u[n, k] - 8) * scale[k // g, n] + zeros[k // g, n]: (N, K / 2) -> (N, K)."""
-    _groups(weight, scale, group_size)
+    check_groups(weight, scale, group_size)
     result: Tensor = registry.run(
         "dequantize_int4", weight=matrix(weight), scale=scale, zeros=zeros, group_size=group_size
     )
@@ -289,7 +309,7 @@ def int4_linear(
     bias: Tensor | None = None,
 ) -> Tensor:
     """y = x dequantize_int4(weight, scale, zeros, group_size).T + bias with x as it is."""
-    _groups(weight, scale, group_size)
+    check_groups(weight, scale, group_size)
     return run_linear(
         "int4_linear",
         x,
@@ -305,23 +325,3 @@ def int4_linear(
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y = x w.T + bias, in x's dtype."""
     return run_linear("linear", x, weight, bias)
-
-
-def _tiles(weight: Tensor, scale: Tensor) -> Tensor:
-    expected = tuple(-(-size // 128) for size in weight.shape)
-    if tuple(scale.shape) != expected:
-        raise ValueError(
-            f"scale {tuple(scale.shape)} does not fit weight {tuple(weight.shape)}: "
-            f"128 x 128 tiles need {expected}"
-        )
-    return scale.to(torch.float32)
-
-
-def _groups(weight: Tensor, scale: Tensor, group_size: int) -> None:
-    rows, half = weight.shape
-    expected = (half * 2 // group_size, rows)
-    if half * 2 % group_size or tuple(scale.shape) != expected:
-        raise ValueError(
-            f"scale {tuple(scale.shape)} does not fit a packed weight {tuple(weight.shape)}: "
-            f"groups of {group_size} need {expected}"
-        )

@@ -24,6 +24,11 @@ _forced: ContextVar[str | None] = ContextVar("fusequant_backend", default=None)
 _noted: ContextVar[list[tuple[str, str]] | None] = ContextVar("fusequant_noted", default=None)
 
 
+# how a backend's code was tested, beside what it says of itself
+RUN = "run on a CPU"
+SIGNATURE = "checked against recorded signatures"
+
+
 class NoBackend(Exception):  # noqa: N818 - it is an answer, not a fault of ours
     """No backend takes a call of `op`. `reasons` maps each that was asked to why it refused.
 
@@ -78,7 +83,8 @@ class Backend:
     """A set of implementations of ops. A lower `order` is asked first.
 
     available() -> None, or the reason why nothing of this backend can run in this process.
-    Several claims for one op are tried as they are listed.
+    Several claims for one op are tried as they are listed. `proven` says how its code was tested
+    before it came here; on what device it was measured stands in the results, not here.
     """
 
     name: str
@@ -86,6 +92,7 @@ class Backend:
     order: int
     claims: tuple[Claim, ...]
     available: Callable[[], str | None] = lambda: None
+    proven: str = RUN
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,7 @@ class BackendFacts:
     title: str
     refusal: str | None
     ops: Mapping[str, tuple[str, ...]]
+    proven: str
 
 
 @cache
@@ -123,7 +131,8 @@ def describe_backends() -> tuple[BackendFacts, ...]:
         ops: dict[str, tuple[str, ...]] = {}
         for claim in backend.claims:
             ops[claim.op] = (*ops.get(claim.op, ()), claim.describe())
-        rows.append(BackendFacts(backend.name, backend.title, refusal(backend.name), ops))
+        why = refusal(backend.name)
+        rows.append(BackendFacts(backend.name, backend.title, why, ops, backend.proven))
     return tuple(rows)
 
 

@@ -76,7 +76,7 @@ def text(answer: Answer) -> str:
     lines = ["schemes", *columns(schemes), "backends"]
     for backend in answer["backends"]:
         state = backend["refusal"] or "available"
-        lines.append(f"  {backend['name']}: {state}")
+        lines.append(f"  {backend['name']}: {state} ({backend['proven']})")
         lines += columns(sorted(backend["ops"].items()), indent="    ")
     lines += ["order", *(f"  {told_order(found)}" for found in answer["orders"])]
     return "\n".join(lines)

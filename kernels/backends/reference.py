@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from ..registry import Backend, Claim
-from . import _reference_blocks, _reference_rotated
+from . import _reference_blocks, _reference_fused, _reference_rotated
 from ._formulas import multiply, rotated
 
 Tensor = torch.Tensor
@@ -238,6 +238,15 @@ BACKEND = Backend(
         Claim("unpack_int8", unpack_int8),
         Claim("int8_packed_linear", int8_packed_linear, error=0.015),
         Claim("int4_linear", int4_linear, error=0.004),
+        *_reference_fused.CLAIMS,
+        *_reference_fused.low_rank_claims(
+            {
+                "int8": (int8_linear, 0.015),
+                "fp8_row": (fp8_row_linear, 0.03),
+                "fp8_block128": (fp8_block128_linear, 0.03),
+                "int4": (int4_linear, 0.004),
+            }
+        ),
         *_reference_blocks.CLAIMS,
         *_reference_rotated.CLAIMS,
     ),

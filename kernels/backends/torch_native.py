@@ -11,9 +11,10 @@ from .. import bits
 from ..constraints import Capability, Dtypes, MultipleOf, On, OneNumber, Probe
 from ..hadamard import hadamard
 from ..registry import Backend, Claim
-from . import _native_blocks, _native_rotated
+from . import _native_blocks, _native_cards, _native_rotated
 from ._by_rows import compute_dtype, weight_only_linear
 from ._integers import integer_linear
+from ._native_cards import on_amd
 from .reference import TOP
 
 Tensor = torch.Tensor
@@ -277,6 +278,7 @@ BACKEND = Backend(
     title="torch's fast paths",
     order=20,
     claims=(
+        *_native_cards.CLAIMS,
         Claim("amax", amax, {"weight": _VALUES}),
         Claim("row_amax", row_amax, {"weight": _VALUES}),
         Claim("rotate_groups", rotate_groups, {"weight": (*_CPU, _FLOATS)}),
@@ -297,6 +299,8 @@ BACKEND = Backend(
             {"x": (_FP8_CORES, _HALVES), "weight": _SIXTEENS, "scale": (OneNumber(),)},
             error=0.03,
         ),
+        on_amd("fp8_linear", fp8_linear, 0.03, True, weight=_SIXTEENS, scale=(OneNumber(),)),
+        on_amd("fp8_row_linear", fp8_row_linear, 0.03, True, weight=_SIXTEENS),
         Claim("fp8_linear", fp8_linear_unquantized, {"x": _VALUES}, error=0.006),
         Claim("fp8_weight_only_linear", fp8_weight_only_linear, {"x": _VALUES}, error=0.006),
         Claim(
@@ -330,6 +334,8 @@ BACKEND = Backend(
             {"x": (Capability((7, 5)), _FLOATS)},
             error=0.015,
         ),
+        on_amd("int8_linear", int8_linear, 0.015),
+        on_amd("int8_convrot_linear", int8_convrot_linear, 0.015),
         Claim("int4_linear", int4_linear, {"x": _VALUES}, error=0.006),
         *_native_blocks.CLAIMS,
         *_native_rotated.CLAIMS,

@@ -22,7 +22,7 @@ EXPECTED = {
     "fp8": (E, E, E, E, N, N, N, N, E, E, R, E),
     "fp8_e5m2": (E, E, E, E, E, E, E, E, E, E, R, E),
     "fp8_row": (E, E, E, E, N, N, N, N, E, E, R, E),
-    "fp8_block128": (E, E, E, E, E, E, E, E, E, E, R, E),
+    "fp8_block128": (E, E, E, E, E, N, E, E, E, E, R, E),
     "int8": (E, N, N, N, N, N, N, N, N, E, E, N),
     "int8_convrot": (E, N, N, N, N, N, N, N, N, E, E, N),
     "int8_weight_only": (E, E, E, E, E, E, E, E, E, E, E, E),

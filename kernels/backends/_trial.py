@@ -1,0 +1,98 @@
+"""A linear of a backend in, one small product on the device out: the reference's, or the reason.
+
+What was never run on a card here proves itself on the user's before it is trusted: the first call
+of an op multiplies 32 x 384 by 384 x 256 and compares. Rows and columns of the weight differ in
+size by up to 16 times, so that scales in a wrong order do not pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+
+from ..constraints import Probe
+from . import reference
+
+Tensor = torch.Tensor
+Run = Callable[..., Tensor]
+# what a missing, changed or unsupported kernel raises
+FAULTS = (RuntimeError, TypeError, ValueError, AttributeError, ImportError, AssertionError)
+
+ROWS, OUTPUTS, INPUTS = 32, 256, 384
+Maker = Callable[[Tensor], dict[str, Any]]
+
+
+def _int4(weight: Tensor) -> dict[str, Any]:
+    codes, scale = reference.quantize_int4(weight, 128, torch.bfloat16)
+    zeros = torch.zeros_like(scale)
+    return {"weight": codes, "scale": scale, "zeros": zeros, "group_size": 128}
+
+
+def _fp8(weight: Tensor) -> dict[str, Any]:
+    codes, scale = reference.quantize_fp8(weight, reference.amax(weight), torch.float8_e4m3fn)
+    return {"weight": codes, "scale": scale, "input_scale": None}
+
+
+def _convrot(weight: Tensor) -> dict[str, Any]:
+    codes, scale = reference.quantize_int8_convrot(weight, 64)
+    return {"weight": codes, "scale": scale, "group_size": 64}
+
+
+def _scaled(quantize: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Maker:
+    return lambda weight: dict(zip(("weight", "scale"), quantize(weight), strict=True))
+
+
+# op: how its weight is made, and the reference's own linear
+_CASES: dict[str, tuple[Maker, Run]] = {
+    "int8_linear": (_scaled(reference.quantize_int8), reference.int8_linear),
+    "int8_convrot_linear": (_convrot, reference.int8_convrot_linear),
+    "fp8_linear": (_fp8, reference.fp8_linear),
+    "int8_weight_only_linear": (
+        _scaled(reference.quantize_int8),
+        reference.int8_weight_only_linear,
+    ),
+    "fp8_row_linear": (_scaled(reference.quantize_fp8_row), reference.fp8_row_linear),
+    "fp8_weight_only_linear": (
+        _scaled(reference.quantize_fp8_row),
+        reference.fp8_weight_only_linear,
+    ),
+    "fp8_block128_linear": (
+        _scaled(reference.quantize_fp8_block128),
+        reference.fp8_block128_linear,
+    ),
+    "int4_linear": (_int4, reference.int4_linear),
+}
+
+
+def tried(op: str, run: Run, error: float, dtype: torch.dtype = torch.bfloat16) -> Probe:
+    """The rule that `run` has once computed `op` on x's device, within twice its bound.
+
+    `dtype` is x's in the trial, one that `run` is for.
+    """
+    return Probe("a trial product", lambda device: refusal(op, run, error, device, dtype))
+
+
+@cache
+def refusal(
+    op: str, run: Run, error: float, device: torch.device, dtype: torch.dtype = torch.bfloat16
+) -> str | None:
+    """None, or why `run` cannot be used for `op` on the device. Asked once for each device."""
+    make, right = _CASES[op]
+    source = torch.Generator().manual_seed(5)
+    weight = torch.randn((OUTPUTS, INPUTS), generator=source)
+    weight *= torch.logspace(-2, 2, OUTPUTS, 2.0)[:, None] * torch.logspace(-1, 1, INPUTS, 4.0)
+    x = torch.randn((ROWS, INPUTS), generator=source).to(device, dtype)
+    bias = torch.randn((OUTPUTS,), generator=source).to(device, dtype)
+    call = {"x": x, "bias": bias, **make(weight.to(device))}
+    want = right(**call).to(torch.float32)
+    try:
+        got = run(**call).to(torch.float32)
+    except FAULTS as fault:
+        told = f"{type(fault).__name__}: {fault}".splitlines()[0]
+        return f"failed on a trial product: {told[:200]}"
+    if bool((got - want).norm() <= 2 * error * want.norm()):
+        return None
+    return "gave a wrong trial product"
