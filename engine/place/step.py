@@ -21,17 +21,19 @@ from .moments import IMAGE, JOINT, ONE, TEXT, Blocks, Moment
 HEAD = 128  # numbers in a head of every family that is counted
 RESIDENT, PLAIN = "resident", "none"  # ways to hold a weight that are no scheme
 # what our products widen at a time, see kernels/backends/_by_rows.py
-CPU_RUN_BYTES, GPU_RUN_BYTES = 8 << 20, 256 << 20
+CPU_RUN_BYTES, GPU_RUN_BYTES = 4 << 20, 256 << 20
 
 
 @dataclass(frozen=True)
 class ByRows:
     """A weight that our own product widens a run of rows at a time, see `_by_rows`.
 
-    `beside`: of a run, what is there too while it is made.
+    Of a run: `beside`, what is kept next to it for the whole product; `making`, what is there too
+    while it is made.
     """
 
     beside: float = 0.0
+    making: float = 0.0
 
 
 Ways = tuple[tuple[float, float, float], ...]
@@ -45,9 +47,9 @@ WORKING: dict[str, Ways | ByRows] = {
     "int8": ((0.25, 0, 0), (0, 5, 0.25)),
     "int8_convrot": ((0.25, 0, 0), (0, 5, 1.25)),
     "int8_weight_only": ByRows(),
-    "fp8_row": ByRows(0.5),
-    "fp8_block128": ByRows(0.5),
-    "int4_g128": ByRows(0.25),
+    "fp8_row": ByRows(0.5, 0.25),
+    "fp8_block128": ByRows(0.5, 0.25),
+    "int4_g128": ByRows(0.0, 0.5),
 }
 _DEQUANTIZED = ((2.0, 1.0, 0.0),)  # any other scheme: codes to numbers, twice while it is scaled
 
@@ -163,8 +165,8 @@ def _by_rows(
 ) -> list[list[tuple[float, float]]]:
     """Moments of a product in runs of rows: the output, the run, its products of all tokens.
 
-    The run before and its products are there until their names are given to the next. Products of
-    16 bits are scaled in float32, for which both are there at once.
+    The products of the run before are there until their name is given to the next. Those of 16 bits
+    are scaled in float32, for which both are there at once.
     """
     rows = min(matrix.n, max(1, call.run_bytes // (call.itemsize * matrix.k)))
     output, run, products = tokens * matrix.n, rows * matrix.k, tokens * rows
@@ -172,8 +174,8 @@ def _by_rows(
     scaled = 4 / call.itemsize  # float32 products, in units of one activation
     converted = 1 + scaled if call.itemsize < 4 else 1.0
     return [
-        [(1, output), (1 + before + held.beside, run), (before * scaled, products)],
-        [(1, output), (1, run), (max(converted, 1 + before * scaled), products)],
+        [(1, output), (1 + held.beside + held.making, run), (before * scaled, products)],
+        [(1, output), (1 + held.beside, run), (max(converted, 1 + before * scaled), products)],
     ]
 
 

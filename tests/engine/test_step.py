@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from fusequant.engine.advise.activations import held_on, in_blocks, net_of
 from fusequant.engine.advise.subject import public
@@ -86,10 +87,10 @@ LAYERS = {
     "fp8_e5m2": (32.0, 5.0, 8.0, 8.0),
     "int8": (4.0, 21.0, 20.25, 6.0),
     "int8_convrot": (4.15, 25.0, 21.25, 10.0),
-    "int8_weight_only": (16.15, 9.0, 12.0, 6.0),
-    "fp8_row": (20.15, 9.0, 12.0, 7.0),
-    "fp8_block128": (20.15, 9.0, 12.0, 7.0),
-    "int4_g128": (18.1, 9.0, 12.0, 6.05),
+    "int8_weight_only": (4.09, 9.0, 12.0, 6.0),
+    "fp8_row": (7.08, 9.5, 14.0, 8.0),
+    "fp8_block128": (7.08, 9.5, 14.0, 8.0),
+    "int4_g128": (6.08, 9.0, 12.0, 7.0),
 }
 
 
@@ -209,7 +210,7 @@ def test_products_of_16_bits_are_scaled_in_float32(itemsize: int, products: int)
 
 
 def test_runs_are_as_large_as_the_product_makes_them() -> None:
-    assert BLOCK_BYTES == {"cpu": CPU_RUN_BYTES}
+    assert BLOCK_BYTES["cpu", torch.float32] == CPU_RUN_BYTES
     assert BLOCK_BYTES_ELSEWHERE == GPU_RUN_BYTES
 
 

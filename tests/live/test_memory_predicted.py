@@ -17,7 +17,9 @@ from .comfy import Comfy
 from .inprocess import run_inside
 
 WITHIN = 0.10  # of all private memory of the process
-SLACK_BYTES = 64 << 20  # of what came on top: the C library's heap of a thread grows by as much
+# a model this small takes little over what ComfyUI holds: the C library's heap of a thread grows by
+# as much at a time, and quantizing a layer may take less time than passes between two looks
+SLACK_BYTES = 64 << 20
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="private memory from /proc"
 )
@@ -38,8 +40,8 @@ def rows(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
 def test_what_is_predicted_is_what_is_taken(rows: list[dict[str, Any]]) -> None:
     assert len(rows) == 2
     for row in rows:
-        assert abs(row["error"]) < WITHIN, row
-        assert abs(row["predicted_bytes"] - row["peak_bytes"]) < SLACK_BYTES, row
+        allowed = max(WITHIN * row["peak_bytes"], SLACK_BYTES)
+        assert abs(row["predicted_bytes"] - row["peak_bytes"]) < allowed, row
 
 
 def test_the_log_and_the_report_say_both(rows: list[dict[str, Any]]) -> None:
