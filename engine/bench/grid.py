@@ -241,7 +241,7 @@ def _packed(
             packed = ops.pack_int8(codes)
             error = relative_error(exact, ops.int8_linear(few, packed, scale).double())
     except NoBackend as why:
-        asked.refused["int8 on onednn, packed"] = str(why)[:300]
+        asked.refused["int8 on onednn, packed"] = why.reasons.get("onednn", str(why))
         return
     bound = all_schemes()["int8"].worst_error + 0.01
 

@@ -191,7 +191,12 @@ def contenders(
             with registry.noted() as ops:
                 found = run(few)
             seconds = time.perf_counter() - started
-        except (registry.NoBackend, NotImplementedError, RuntimeError) as why:
+        except registry.NoBackend as why:
+            reason = why.reasons.get(name, str(why))
+            if reason != f"has no {why.op}":  # what it never claimed is no refusal
+                asked.refused[who] = reason
+            continue
+        except (NotImplementedError, RuntimeError) as why:
             asked.refused[who] = str(why).splitlines()[0][:300]
             continue
         off, bound = relative_error(stored, found.double()), bound_of(name, ops[-1][0])

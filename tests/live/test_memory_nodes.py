@@ -42,6 +42,7 @@ def test_the_chain_gives_the_same_latent_and_its_reports(
     assert "nothing is limited here" in result.text(first.id)
     assert "ComfyUI decides" in result.text(manager.id)
     assert "TF32: nothing to set" in result.text(speed.id)
+    assert "on a CPU pytorch, torch's own, is exact as well and faster" in result.text(speed.id)
     assert "peak measured" in result.text(freed.id) and "predicted" in result.text(freed.id)
     logged = server.log()[before:]
     assert logged.count("VRAM Manager (auto): peak measured") == 1
