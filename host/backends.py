@@ -7,6 +7,7 @@ from ..kernels.registry import backends, refusal
 from .report import Report
 
 AUTO, KITCHEN = "auto", "kitchen"
+WHERE_IT_CAN = "?"  # at the end of a backend's name: others may take what it refuses
 
 
 def backend_names() -> list[str]:
@@ -25,7 +26,8 @@ def forced_backend(asked: str | None, implied: str | None, report: Report) -> st
     None: the host chooses for its own formats, the registry for ours.
 
     `asked` by the user is refused when it cannot run; one that is only `implied` by the name of a
-    scheme (`fp8-sgl`) is left out with a warning: another backend gives the same numbers.
+    scheme (`fp8-sgl`) is left out with a warning: another backend gives the same numbers. So it
+    does for a layer that the backend refuses later: `sgl?`.
     """
     if asked == KITCHEN:
         return KITCHEN
@@ -45,4 +47,4 @@ def forced_backend(asked: str | None, implied: str | None, report: Report) -> st
     if reason is not None:
         report.warn(f"backend {implied} is not used, auto is: {reason}")
         return None
-    return implied
+    return f"{implied}{WHERE_IT_CAN}"

@@ -7,15 +7,15 @@ graph there. The operators are made once a process, also when two copies of the 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
 import torch
 
 from ..engine.rows import all_schemes
-from ..kernels.registry import use_backend
+from ..kernels.registry import NoBackend, use_backend
+from .backends import WHERE_IT_CAN
 
 LINEAR, DEQUANTIZE = "fusequant::scheme_linear", "fusequant::scheme_dequantize"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -28,8 +28,17 @@ def _tensors(codes: torch.Tensor, beside: tuple[Any, ...]) -> dict[str, torch.Te
     return {"weight": codes, **{role: tensor for role, tensor in named if tensor is not None}}
 
 
-def _forced(backend: str) -> AbstractContextManager[None]:
-    return use_backend(backend) if backend else nullcontext()
+def _on(backend: str, run: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """`run` on `sgl`, or the refusal; on `sgl?` where it can; on what the registry chooses."""
+    if not backend:
+        return run()
+    try:
+        with use_backend(backend.removesuffix(WHERE_IT_CAN)):
+            return run()
+    except NoBackend:
+        if not backend.endswith(WHERE_IT_CAN):
+            raise
+    return run()
 
 
 def _linear(
@@ -39,9 +48,9 @@ def _linear(
     scheme: str, settings: str, backend: str,
 ) -> torch.Tensor:  # fmt: skip
     """(..., K) -> (..., N), a tensor of its own."""
-    with _forced(backend):
-        tensors = _tensors(codes, (scale, zeros, input_scale, scale_2, channel, codebook))
-        return all_schemes()[scheme].linear(x, tensors, json.loads(settings), bias).contiguous()
+    tensors = _tensors(codes, (scale, zeros, input_scale, scale_2, channel, codebook))
+    run = partial(all_schemes()[scheme].linear, x, tensors, json.loads(settings), bias)
+    return _on(backend, run).contiguous()
 
 
 def _linear_shape(x: torch.Tensor, bias: Any, codes: torch.Tensor, *more: Any) -> torch.Tensor:

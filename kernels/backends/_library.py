@@ -23,10 +23,14 @@ SIXTEENS = (MultipleOf(0, 16), MultipleOf(1, 16))
 
 @dataclass(frozen=True)
 class Library:
-    """`module` of a `package`, imported only when a call needs it: some take seconds."""
+    """`module` of a `package`, imported only when a call needs it: some take seconds.
+
+    `card`: it is for NVIDIA cards alone.
+    """
 
     package: str
     module: str
+    card: bool = True
 
     def refusal(self) -> str | None:
         """None, or that it is not installed. An import that fails shows on the trial product."""
@@ -34,7 +38,11 @@ class Library:
             found = importlib.util.find_spec(self.module.partition(".")[0])
         except (ImportError, ValueError) as error:
             return f"{self.package} cannot be imported: {error}"
-        return None if found is not None else f"{self.package} is not installed"
+        if found is None:
+            return f"{self.package} is not installed"
+        if self.card and (torch.version.hip or not torch.cuda.is_available()):
+            return f"{self.package} needs an NVIDIA card"
+        return None
 
     def get(self, name: str) -> Any:
         """A function of the module."""

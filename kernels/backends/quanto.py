@@ -12,7 +12,7 @@ from ._library import Library
 from ._trial import tried
 
 Tensor = torch.Tensor
-QUANTO = Library("optimum-quanto", "optimum.quanto")
+QUANTO = Library("optimum-quanto", "optimum.quanto", card=False)
 ALIGNED = 64  # its CPU kernel reads whole vectors; tensors from a file stand at any 8 bytes
 
 

@@ -15,6 +15,7 @@ from . import _native_blocks, _native_cards, _native_rotated
 from ._by_rows import compute_dtype, weight_only_linear
 from ._integers import integer_linear
 from ._native_cards import on_amd
+from ._native_low_rank import low_rank_claims
 from .reference import TOP
 
 Tensor = torch.Tensor
@@ -273,71 +274,73 @@ _TILES = (MultipleOf(0, 128), MultipleOf(1, 128))
 _FP8_CORES = Capability((8, 9))
 _SIXTEENS = (MultipleOf(0, 16), MultipleOf(1, 16))
 
+_CLAIMS = (
+    *_native_cards.CLAIMS,
+    Claim("amax", amax, {"weight": _VALUES}),
+    Claim("row_amax", row_amax, {"weight": _VALUES}),
+    Claim("rotate_groups", rotate_groups, {"weight": (*_CPU, _FLOATS)}),
+    Claim("quantize_fp8", quantize_fp8, {"weight": _VALUES}),
+    Claim("dequantize_fp8", dequantize_fp8, {"weight": (*_CPU, Dtypes((E4M3, E5M2)))}),
+    Claim("quantize_fp8_row", quantize_fp8_row, {"weight": _VALUES}),
+    Claim("quantize_fp8_block128", quantize_fp8_block128, {"weight": _VALUES}),
+    Claim("dequantize_fp8_block128", dequantize_fp8_block128, {"weight": (*_CPU, *_TILES)}),
+    Claim("quantize_int8", quantize_int8, {"weight": _VALUES}),
+    Claim("dequantize_int8", dequantize_int8, {"weight": _HERE}),
+    Claim("quantize_int8_convrot", quantize_int8_convrot, {"weight": (*_CPU, _FLOATS)}),
+    Claim("quantize_int4", quantize_int4, {"weight": _VALUES}),
+    Claim("dequantize_int4", dequantize_int4, {"weight": _HERE}),
+    Claim("linear", linear, {"x": (_FLOATS,)}, error=0.004),
+    Claim(
+        "fp8_linear",
+        fp8_linear,
+        {"x": (_FP8_CORES, _HALVES), "weight": _SIXTEENS, "scale": (OneNumber(),)},
+        error=0.03,
+    ),
+    on_amd("fp8_linear", fp8_linear, 0.03, True, weight=_SIXTEENS, scale=(OneNumber(),)),
+    on_amd("fp8_row_linear", fp8_row_linear, 0.03, True, weight=_SIXTEENS),
+    Claim("fp8_linear", fp8_linear_unquantized, {"x": _VALUES}, error=0.006),
+    Claim("fp8_weight_only_linear", fp8_weight_only_linear, {"x": _VALUES}, error=0.006),
+    Claim(
+        "fp8_row_linear",
+        fp8_row_linear,
+        {
+            "x": (_FP8_CORES, _HALVES, Probe("a trial product", row_scaled_mm_refusal)),
+            "weight": _SIXTEENS,
+        },
+        error=0.03,
+    ),
+    Claim("fp8_row_linear", fp8_weight_only_linear, {"x": _VALUES}, error=0.006),
+    Claim(
+        "fp8_block128_linear",
+        fp8_block128_linear,
+        {"x": _VALUES, "weight": _TILES},
+        error=0.006,
+    ),
+    Claim("int8_linear", int8_linear, {"x": (*_CPU, _FLOATS)}, error=0.015),
+    Claim("int8_linear", int8_linear, {"x": (Capability((7, 5)), _FLOATS)}, error=0.015),
+    Claim(
+        "int8_weight_only_linear",
+        int8_weight_only_linear,
+        {"x": (On(("cpu", "cuda", "mps", "xpu")), _FLOATS)},
+        error=0.006,
+    ),
+    Claim("int8_convrot_linear", int8_convrot_linear, {"x": (*_CPU, _FLOATS)}, error=0.015),
+    Claim(
+        "int8_convrot_linear",
+        int8_convrot_linear,
+        {"x": (Capability((7, 5)), _FLOATS)},
+        error=0.015,
+    ),
+    on_amd("int8_linear", int8_linear, 0.015),
+    on_amd("int8_convrot_linear", int8_convrot_linear, 0.015),
+    Claim("int4_linear", int4_linear, {"x": _VALUES}, error=0.006),
+    *_native_blocks.CLAIMS,
+    *_native_rotated.CLAIMS,
+)
+
 BACKEND = Backend(
     name="torch_native",
     title="torch's fast paths",
     order=20,
-    claims=(
-        *_native_cards.CLAIMS,
-        Claim("amax", amax, {"weight": _VALUES}),
-        Claim("row_amax", row_amax, {"weight": _VALUES}),
-        Claim("rotate_groups", rotate_groups, {"weight": (*_CPU, _FLOATS)}),
-        Claim("quantize_fp8", quantize_fp8, {"weight": _VALUES}),
-        Claim("dequantize_fp8", dequantize_fp8, {"weight": (*_CPU, Dtypes((E4M3, E5M2)))}),
-        Claim("quantize_fp8_row", quantize_fp8_row, {"weight": _VALUES}),
-        Claim("quantize_fp8_block128", quantize_fp8_block128, {"weight": _VALUES}),
-        Claim("dequantize_fp8_block128", dequantize_fp8_block128, {"weight": (*_CPU, *_TILES)}),
-        Claim("quantize_int8", quantize_int8, {"weight": _VALUES}),
-        Claim("dequantize_int8", dequantize_int8, {"weight": _HERE}),
-        Claim("quantize_int8_convrot", quantize_int8_convrot, {"weight": (*_CPU, _FLOATS)}),
-        Claim("quantize_int4", quantize_int4, {"weight": _VALUES}),
-        Claim("dequantize_int4", dequantize_int4, {"weight": _HERE}),
-        Claim("linear", linear, {"x": (_FLOATS,)}, error=0.004),
-        Claim(
-            "fp8_linear",
-            fp8_linear,
-            {"x": (_FP8_CORES, _HALVES), "weight": _SIXTEENS, "scale": (OneNumber(),)},
-            error=0.03,
-        ),
-        on_amd("fp8_linear", fp8_linear, 0.03, True, weight=_SIXTEENS, scale=(OneNumber(),)),
-        on_amd("fp8_row_linear", fp8_row_linear, 0.03, True, weight=_SIXTEENS),
-        Claim("fp8_linear", fp8_linear_unquantized, {"x": _VALUES}, error=0.006),
-        Claim("fp8_weight_only_linear", fp8_weight_only_linear, {"x": _VALUES}, error=0.006),
-        Claim(
-            "fp8_row_linear",
-            fp8_row_linear,
-            {
-                "x": (_FP8_CORES, _HALVES, Probe("a trial product", row_scaled_mm_refusal)),
-                "weight": _SIXTEENS,
-            },
-            error=0.03,
-        ),
-        Claim("fp8_row_linear", fp8_weight_only_linear, {"x": _VALUES}, error=0.006),
-        Claim(
-            "fp8_block128_linear",
-            fp8_block128_linear,
-            {"x": _VALUES, "weight": _TILES},
-            error=0.006,
-        ),
-        Claim("int8_linear", int8_linear, {"x": (*_CPU, _FLOATS)}, error=0.015),
-        Claim("int8_linear", int8_linear, {"x": (Capability((7, 5)), _FLOATS)}, error=0.015),
-        Claim(
-            "int8_weight_only_linear",
-            int8_weight_only_linear,
-            {"x": (On(("cpu", "cuda", "mps", "xpu")), _FLOATS)},
-            error=0.006,
-        ),
-        Claim("int8_convrot_linear", int8_convrot_linear, {"x": (*_CPU, _FLOATS)}, error=0.015),
-        Claim(
-            "int8_convrot_linear",
-            int8_convrot_linear,
-            {"x": (Capability((7, 5)), _FLOATS)},
-            error=0.015,
-        ),
-        on_amd("int8_linear", int8_linear, 0.015),
-        on_amd("int8_convrot_linear", int8_convrot_linear, 0.015),
-        Claim("int4_linear", int4_linear, {"x": _VALUES}, error=0.006),
-        *_native_blocks.CLAIMS,
-        *_native_rotated.CLAIMS,
-    ),
+    claims=(*_CLAIMS, *low_rank_claims(_CLAIMS)),
 )

@@ -10,7 +10,7 @@ from ._library import Library, quantized
 from ._trial import tried
 
 Tensor = torch.Tensor
-TORCHAO = Library("torchao", "torchao.kernel")
+TORCHAO = Library("torchao", "torchao.kernel", card=False)
 
 
 def int8_linear(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ kitchen = pytest.importorskip("comfy_kitchen.tensor", reason="comfy-kitchen is n
 
 from fusequant.engine.rows import all_schemes  # noqa: E402
 from fusequant.host import layouts  # noqa: E402
+from fusequant.host.backends import forced_backend  # noqa: E402
+from fusequant.host.report import Report  # noqa: E402
 from fusequant.kernels.registry import NoBackend  # noqa: E402
 
 OWN = (*layouts.OWN_FORMATS.values(), *layouts.FORCED_FORMATS.values())
@@ -142,6 +144,25 @@ def test_a_forced_backend_that_cannot_run_says_so() -> None:
     made = quantized("FuseQuantFP8RowLayout", backend="no such backend")
     with pytest.raises(NoBackend, match="no such backend"):
         torch.nn.functional.linear(torch.randn(2, 256), made)
+
+
+def test_a_backend_that_a_scheme_s_name_implies_leaves_the_rest_to_others() -> None:
+    name, x = "FuseQuantFP8RowLayout", torch.randn(2, 256)
+    product = torch.nn.functional.linear
+    with torch.inference_mode():
+        want = product(x, quantized(name))
+        assert torch.equal(product(x, quantized(name, backend="vllm?")), want)
+        with pytest.raises(NoBackend, match="vllm is not installed"):
+            product(x, quantized(name, backend="vllm"))
+
+
+def test_only_an_implied_backend_may_be_left() -> None:
+    report = Report("a test")
+    assert forced_backend(None, "torchao", report) == "torchao?"
+    assert forced_backend("torchao", "vllm", report) == "torchao"
+    assert forced_backend(None, None, report) is None and not report.warnings
+    assert forced_backend(None, "vllm", report) is None
+    assert report.warnings == ["backend vllm is not used, auto is: vllm is not installed"]
 
 
 def test_registering_adds_our_ids_and_leaves_the_hosts(host_table: dict[str, Any]) -> None:

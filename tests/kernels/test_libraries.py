@@ -6,7 +6,7 @@ what the library's documentation asks of its tensors, and computes the formula i
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 import json
 import sys
@@ -260,6 +260,16 @@ def test_a_missing_library_is_a_reason_and_its_claims_ask_for_a_card(name: str) 
         call = {"x": torch.ones(2, 256), "weight": torch.ones(256, 256), "group_size": 128}
         told = claim.check(call)
         assert told is not None and "needs sm_" in told and "this is cpu" in told
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_library_without_a_card_is_refused_as_a_whole(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: object())
+    assert backends()[name].available() == f"{package_of(name)} needs an NVIDIA card"
+    assert backends()["torchao"].available() is None
 
 
 def package_of(name: str) -> str:
