@@ -22,7 +22,11 @@ ORDERS = ("quantize_then_lora", "fused_quantized")  # the wrong one first
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
 RESULTS_FROM_DOCS = "../benchmarks/results"
 ADVICE, INSTALL = ROOT / "docs" / "advice.md", ROOT / "docs" / "install.md"
-QUALITY = ROOT / "docs" / "quality.md"
+QUALITY, SPEED = ROOT / "docs" / "quality.md", ROOT / "docs" / "speed.md"
+NO_OPS = (
+    "No run on a quiet machine is recorded yet. `fusequant bench ops --device cpu --save "
+    "benchmarks/results`, then `python benchmarks/make_readme.py`, puts one here."
+)
 
 
 def newest(benchmark: str) -> tuple[Path, Result]:
@@ -255,6 +259,8 @@ def install_table() -> str:
 
 def ops_table() -> str:
     """How many times as fast as fp32 each way to multiply is, a table for each number of rows."""
+    if not list(RESULTS.glob("*-ops-*.json")):
+        return NO_OPS
     path, result = newest("ops")
     parts = []
     for tokens in dict.fromkeys(row["tokens"] for row in result.rows):
@@ -311,11 +317,13 @@ QUALITY_SECTIONS: Sections = {
     "others": others_table,
     "rounding": rounding_table,
 }
+SPEED_SECTIONS: Sections = {"ops": ops_table}
 PAGES: dict[Path, Sections] = {
     README: SECTIONS,
     ADVICE: ADVICE_SECTIONS,
     INSTALL: INSTALL_SECTIONS,
     QUALITY: QUALITY_SECTIONS,
+    SPEED: SPEED_SECTIONS,
 }
 
 
