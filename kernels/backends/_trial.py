@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..constraints import Probe
-from . import reference
+from . import _reference_fused, reference
 
 Tensor = torch.Tensor
 Run = Callable[..., Tensor]
@@ -96,3 +96,26 @@ def refusal(
     if bool((got - want).norm() <= 2 * error * want.norm()):
         return None
     return "gave a wrong trial product"
+
+
+@cache
+def quantizer_refusal(
+    run: Callable[..., tuple[Tensor, Tensor]], device: torch.device
+) -> str | None:
+    """None, or why `run`, a `quantize_activations`, is not the reference's on the device."""
+    x = torch.randn((5, 256), generator=torch.Generator().manual_seed(5)).to(device)
+    for dtype, group_size in (
+        (torch.int8, 0),
+        (torch.float8_e4m3fn, 0),
+        (torch.float8_e4m3fn, 128),
+    ):
+        call = (x, dtype, group_size, "none", None, None, 0.0)
+        wanted = _reference_fused.quantize_activations(*call)
+        try:
+            made = run(*call)
+        except FAULTS as fault:
+            return f"failed on trial rows: {type(fault).__name__}: {str(fault)[:200]}"
+        for got, want in zip(made, wanted, strict=True):
+            if not torch.equal(got.to(torch.float32), want.to(torch.float32)):
+                return f"gave wrong trial rows of {dtype}"
+    return None

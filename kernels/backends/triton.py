@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ..constraints import Among, AtMost, Dtypes
+from ..constraints import Among, AtMost, Dtypes, Probe
 from ..registry import Backend, Claim
-from ._trial import tried
+from ._trial import quantizer_refusal, tried
 from ._triton_device import OnTriton, available
 
 Tensor = torch.Tensor
@@ -173,7 +173,12 @@ _ANY, _CORES = OnTriton((7, 5), _AMD), OnTriton((8, 0), _AMD)
 _FP8_CORES = OnTriton((8, 9), _FP8_AMD)
 _FLOATS = Dtypes((torch.bfloat16, torch.float16, torch.float32))
 _HALVES = Dtypes((torch.bfloat16, torch.float16))
-_ONE_PASS = (_ANY, _FLOATS, AtMost(1, 32768))
+_ONE_PASS = (
+    _ANY,
+    _FLOATS,
+    AtMost(1, 32768),
+    Probe("trial rows", lambda device: quantizer_refusal(quantize_activations, device)),
+)
 _GROUPS = (Among((32, 64, 128, 256)),)
 _E4M3_WEIGHT = (Dtypes((E4M3,)),)
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.errors import TritonError
 
 from ..product_tiles import BLOCK128, block_rank, choose
 
@@ -38,6 +39,14 @@ def casts_e4m3(device: torch.device) -> bool:
     if interpreted() or torch.version.hip:
         return False
     return torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+def start(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+    """Start the kernel; what Triton cannot build or place is a RuntimeError, as torch's own are."""
+    try:
+        kernel[grid](*arguments, **constants)
+    except TritonError as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -70,8 +79,8 @@ def product(
     if kind != BLOCK128:
         constants["block_inputs"] = min(tile.inputs, constants.get("group", tile.inputs))
     grid = (triton.cdiv(rows, tile.rows) * triton.cdiv(outputs, tile.outputs),)
-    kernel[grid](
-        x, weight, *scales, ends.bias, ends.middle, ends.up, result,
+    start(
+        kernel, grid, x, weight, *scales, ends.bias, ends.middle, ends.up, result,
         rows, outputs, inputs, ends.rank,
         block_rows=tile.rows, block_outputs=tile.outputs, block_rank=block_rank(ends.rank),
         has_bias=ends.bias is not None,

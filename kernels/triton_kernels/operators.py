@@ -16,7 +16,7 @@ import triton
 
 from ..product_tiles import BLOCK128, FP8, INT4, INT8, quantize_warps, rows_at_once
 from . import dequantize, fp8_block128, int4_group, quantize, row_scaled
-from .launch import Ends, casts_e4m3, product
+from .launch import Ends, casts_e4m3, product, start
 
 Tensor = torch.Tensor
 E4M3 = torch.float8_e4m3fn
@@ -34,7 +34,8 @@ def _quantize_rows(
         return codes, scale
     block = max(16, group, triton.next_power_of_2(inputs))
     at_once = rows_at_once(block)
-    quantize.quantize_rows[(triton.cdiv(rows, at_once),)](
+    start(
+        quantize.quantize_rows, (triton.cdiv(rows, at_once),),
         x, gain, shift, codes if integer else codes.view(torch.uint8), scale, rows, inputs,
         epsilon, 127.0 if integer else 448.0, least_amax, least_scale,
         group=group or block, block_rows=at_once, block=block, before=before,
@@ -61,7 +62,8 @@ def _dequantize_rows(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor
     block = min(MOST_INPUTS_AT_ONCE, max(16, triton.next_power_of_2(inputs)))
     at_once = rows_at_once(block)
     integer = codes.dtype == torch.int8
-    dequantize.dequantize_rows[(triton.cdiv(rows, at_once), triton.cdiv(inputs, block))](
+    start(
+        dequantize.dequantize_rows, (triton.cdiv(rows, at_once), triton.cdiv(inputs, block)),
         codes if integer else codes.view(torch.uint8), scale, result, rows, inputs,
         block_rows=at_once, block=block, kind=_KINDS[codes.dtype], per_row=scale.numel() > 1,
     )  # fmt: skip
