@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 
-from ...kernels import fused, ops, order
+from ...kernels import ops, order, passes
 from ...kernels.registry import NoBackend, refusal, use_backend
 from ..measure.errors import relative_error
 from ..measure.synthetic import generator
@@ -90,7 +90,7 @@ class Grid:
 def bench_grid(asked: Grid, tell: Tell = lambda line: None) -> list[Row]:
     """A row for each way, shape and number of rows; every shape has its share of the time."""
     rows: list[Row] = []
-    with torch.inference_mode(), fused.at_once():
+    with torch.inference_mode(), passes.at_once():
         # what is imported and compiled once does not count
         for rival in asked.rivals:
             prepared(rival, torch.zeros((64, 256), dtype=asked.dtype, device=asked.device))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from .. import cpu, fused
+from .. import cpu, passes
 from ..constraints import CpuUnits, Dtypes
 from ..registry import Backend, Claim
 from ._integers import BLOCK_BYTES
@@ -47,7 +47,7 @@ def _of_codes(sums: Tensor, out: Tensor, scale: Tensor, sx: Tensor, bias: Tensor
     out.copy_(values if bias is None else values + bias)
 
 
-quantized, of_codes = fused.Pass(_quantized), fused.Pass(_of_codes)
+quantized, of_codes = passes.Pass(_quantized), passes.Pass(_of_codes)
 
 
 def pack_int8(weight: Tensor) -> Tensor:

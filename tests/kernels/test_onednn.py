@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from fusequant.kernels import cpu, fused, ops, registry
+from fusequant.kernels import cpu, ops, passes, registry
 from fusequant.kernels.backends import onednn
 from fusequant.kernels.registry import NoBackend, use_backend
 
@@ -129,11 +129,11 @@ def test_a_pass_stays_plain_until_it_has_cost_what_compiling_costs(
 ) -> None:
     compiled: list[object] = []
     monkeypatch.setattr(torch, "compile", lambda f, **_: compiled.append(f) or (lambda x: x + 2))
-    monkeypatch.setattr(fused, "no_compiler", lambda: None)
-    add = fused.Pass(lambda x: x + 1)
-    large, small = torch.zeros(2, fused.LEAST_ELEMENTS // 2), torch.zeros(2, 2)
+    monkeypatch.setattr(passes, "no_compiler", lambda: None)
+    add = passes.Pass(lambda x: x + 1)
+    large, small = torch.zeros(2, passes.LEAST_ELEMENTS // 2), torch.zeros(2, 2)
     assert add(large).max() == 1 and not compiled
-    monkeypatch.setattr(fused, "PAYS_AFTER_S", 0.0)
+    monkeypatch.setattr(passes, "PAYS_AFTER_S", 0.0)
     assert add(small).max() == 1 and not compiled
     assert add(large).max() == 2 and add(large).max() == 2 and len(compiled) == 1
 
@@ -143,16 +143,16 @@ def test_what_does_not_compile_runs_plain_with_its_reason(monkeypatch: pytest.Mo
         raise RuntimeError("g++ died\nmore")
 
     monkeypatch.setattr(torch, "compile", lambda f, **_: fail)
-    monkeypatch.setattr(fused, "no_compiler", lambda: None)
-    large = torch.zeros(2, fused.LEAST_ELEMENTS // 2)
-    broken = fused.Pass(onednn._quantized)
-    with fused.at_once():
+    monkeypatch.setattr(passes, "no_compiler", lambda: None)
+    large = torch.zeros(2, passes.LEAST_ELEMENTS // 2)
+    broken = passes.Pass(onednn._quantized)
+    with passes.at_once():
         codes, _ = broken(large)
     assert codes.dtype == torch.int8 and broken.refusal == "_quantized does not compile: g++ died"
     monkeypatch.undo()
     monkeypatch.setenv("CXX", "no-such-compiler")
-    bare = fused.Pass(onednn._quantized)
-    with fused.at_once():
+    bare = passes.Pass(onednn._quantized)
+    with passes.at_once():
         bare(large)
     assert bare.refusal == "there is no C++ compiler (no-such-compiler) to fuse passes with"
 
@@ -166,9 +166,9 @@ def test_while_one_thread_compiles_the_others_go_on(monkeypatch: pytest.MonkeyPa
         return x + 2
 
     monkeypatch.setattr(torch, "compile", lambda f, **_: slow)
-    monkeypatch.setattr(fused, "no_compiler", lambda: None)
-    monkeypatch.setattr(fused, "PAYS_AFTER_S", 0.0)
-    add, large = fused.Pass(lambda x: x + 1), torch.zeros(2, fused.LEAST_ELEMENTS // 2)
+    monkeypatch.setattr(passes, "no_compiler", lambda: None)
+    monkeypatch.setattr(passes, "PAYS_AFTER_S", 0.0)
+    add, large = passes.Pass(lambda x: x + 1), torch.zeros(2, passes.LEAST_ELEMENTS // 2)
     first = threading.Thread(target=add, args=(large,))
     first.start()
     assert started.wait(20)
@@ -179,13 +179,13 @@ def test_while_one_thread_compiles_the_others_go_on(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(fused.no_compiler() is not None, reason="no C++ compiler")
+@pytest.mark.skipif(passes.no_compiler() is not None, reason="no C++ compiler")
 def test_compiled_passes_give_the_same_bits() -> None:
     x = torch.randn(128, 2048).bfloat16()
     x[3] = 0
     sums = torch.randint(-(2**20), 2**20, (128, 2048), dtype=torch.int32)
     out, bias, scale = torch.empty(2, 128, 2048).bfloat16(), torch.randn(2048), torch.rand(1, 2048)
-    with torch.inference_mode(), fused.at_once():
+    with torch.inference_mode(), passes.at_once():
         codes, sx = onednn._quantized(x)
         found = onednn.quantized(x)
         assert torch.equal(found[0], codes) and torch.equal(found[1], sx)
