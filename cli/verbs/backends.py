@@ -77,7 +77,9 @@ def text(answer: Answer) -> str:
     for backend in answer["backends"]:
         state = backend["refusal"] or "available"
         lines.append(f"  {backend['name']}: {state} ({backend['proven']})")
-        lines += columns(sorted(backend["ops"].items()), indent="    ")
+        ops = sorted(backend["ops"].items())
+        told = [(op, "; or ".join(dict.fromkeys(needs)) or "any") for op, needs in ops]
+        lines += columns(told, indent="    ")
     lines += ["order", *(f"  {told_order(found)}" for found in answer["orders"])]
     return "\n".join(lines)
 

@@ -145,6 +145,7 @@ _ROWS = {"weight": (CpuUnits(cpu.INT8_UNITS), Dtypes((torch.int8,)))}
 BACKEND = Backend(
     name="onednn",
     title="oneDNN's int8 products",
+    proven="its calls run on a CPU without these units, with codes that cannot overflow there",
     order=15,
     available=available,
     claims=(
