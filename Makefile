@@ -29,7 +29,7 @@ unit: $(READY)
 
 # The same pack inside a real ComfyUI; says loudly when there is none.
 live: $(READY)
-	$(BIN)/python -m pytest -m "live and not workflows_all" tests/live tests/browser $(PARALLEL)
+	$(BIN)/python -m pytest -m "live and not workflows_all" tests/live tests/browser tests/nodes $(PARALLEL)
 
 # Every shipped workflow: run on the CPU with small stand-in models, opened in ComfyUI's page by a
 # Chromium; what became of each is recorded in tests/workflows/states.json.

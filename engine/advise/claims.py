@@ -79,8 +79,8 @@ CLAIMS = {
         ),
         Claim(
             "Live LoRA",
-            "A new strength takes 0.07 s (int8) or 0.09 s (fp8) with Live LoRA, where a stock LoRA "
-            "loader after quantizing takes 42 s (int8) or 128 s (fp8) on a CPU with a 4 GiB model.",
+            "A new strength takes 0.08 s (int8) or 0.09 s (fp8) with Live LoRA, where a stock LoRA "
+            "loader after quantizing takes 34 s (int8) or 95 s (fp8) on a CPU with a 4 GiB model.",
             _HOST,
         ),
     )
