@@ -16,7 +16,10 @@ SHARED = {
     "sm_87": 163 * KIB, "sm_89": 99 * KIB, "sm_90": 227 * KIB, "sm_100": 227 * KIB,
     "sm_103": 227 * KIB, "sm_120": 99 * KIB, "sm_121": 99 * KIB,
     "gfx90a": 64 * KIB, "gfx942": 64 * KIB, "gfx950": 160 * KIB,
-    "gfx1100": 64 * KIB, "gfx1151": 64 * KIB, "gfx1201": 64 * KIB,
+    "gfx940": 64 * KIB, "gfx941": 64 * KIB,
+    **dict.fromkeys(("gfx1100", "gfx1101", "gfx1102", "gfx1103"), 64 * KIB),
+    **dict.fromkeys(("gfx1150", "gfx1151", "gfx1152", "gfx1153"), 64 * KIB),
+    **dict.fromkeys(("gfx1200", "gfx1201"), 64 * KIB),
 }  # fmt: skip
 SHARED_ELSEWHERE = 48 * KIB  # what every GPU has
 
@@ -59,6 +62,7 @@ TILES[FP8] = TILES[INT8]
 STAGES_ON_AMD = 2
 LEAST = 16  # what a matrix unit takes of each side
 NARROW_OUTPUTS = 32
+WARP, WIDE_WARP, MOST_THREADS = 32, 64, 1024
 ELEMENTS_AT_ONCE = 4096
 
 
@@ -106,9 +110,13 @@ def rows_at_once(block: int) -> int:
     return max(1, ELEMENTS_AT_ONCE // block)
 
 
-def quantize_warps(elements: int) -> int:
-    """Warps for a program that holds so many numbers: 32 or fewer a thread."""
-    return min(32, max(4, elements // 1024))
+def quantize_warps(elements: int, arch: str) -> int:
+    """Warps for a program that holds so many numbers: 32 or fewer a thread, 1024 threads at most.
+
+    A warp is 64 threads on AMD's data center cards, 32 elsewhere.
+    """
+    threads = WIDE_WARP if arch.startswith("gfx9") else WARP
+    return min(MOST_THREADS // threads, max(4, elements // (32 * threads)))
 
 
 def _smaller(kind: str, tile: Tile) -> Iterator[Tile]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from ..constraints import Dtypes, NotEmpty, On
 from ..registry import Claim
 from . import _reference_blocks
+from ._kitchen_kernels import COMPILED_FIRST, Compiled
 
 Tensor = torch.Tensor
 E4M3 = torch.float8_e4m3fn
@@ -153,19 +155,24 @@ def _bytes(scale: Tensor) -> Tensor:
 
 _HERE = (On(("cpu", "cuda")), NotEmpty())
 _FLOATS = (*_HERE, Dtypes((torch.bfloat16, torch.float16, torch.float32)))
-# its CUDA kernels are what ComfyUI runs
-_FIRST_ON_CUDA = {"cuda": 10}
+
+
+def _compiled(op: str, run: Callable[..., Any], function: str, error: float | None = None) -> Claim:
+    """A claim on what a kernel of a card computes; its first argument is the one that counts."""
+    first = "x" if op.endswith("_linear") else "weight"
+    return Claim(op, run, {first: (Compiled(function), *_FLOATS)}, COMPILED_FIRST, error)
+
 
 CLAIMS = (
-    Claim("quantize_mxfp8", quantize_mxfp8, {"weight": _FLOATS}, _FIRST_ON_CUDA),
+    _compiled("quantize_mxfp8", quantize_mxfp8, "quantize_mxfp8"),
     Claim("dequantize_mxfp8", dequantize_mxfp8, {"weight": _HERE}),
-    Claim("quantize_nvfp4", quantize_nvfp4, {"weight": _FLOATS}, _FIRST_ON_CUDA),
+    _compiled("quantize_nvfp4", quantize_nvfp4, "quantize_nvfp4"),
     Claim("dequantize_nvfp4", dequantize_nvfp4, {"weight": _HERE}),
-    Claim("quantize_w4a4", quantize_w4a4, {"weight": _FLOATS}, _FIRST_ON_CUDA),
+    _compiled("quantize_w4a4", quantize_w4a4, "quantize_convrot_w4a4_weight"),
     Claim("dequantize_w4a4", dequantize_w4a4, {"weight": _HERE}),
-    Claim("w4a4_linear", w4a4_linear, {"x": _FLOATS}, _FIRST_ON_CUDA, error=0.2),
+    _compiled("w4a4_linear", w4a4_linear, "convrot_w4a4_linear", 0.2),
     Claim("w4a8_codebook", w4a8_codebook, {"sample": _FLOATS}),
-    Claim("quantize_w4a8", quantize_w4a8, {"weight": _FLOATS}, _FIRST_ON_CUDA),
+    _compiled("quantize_w4a8", quantize_w4a8, "quantize_w4a8_int8_weight"),
     Claim("dequantize_w4a8", dequantize_w4a8, {"weight": _HERE}),
-    Claim("w4a8_linear", w4a8_linear, {"x": _FLOATS}, _FIRST_ON_CUDA, error=0.02),
+    _compiled("w4a8_linear", w4a8_linear, "w4a8_int8_linear", 0.02),
 )

@@ -79,6 +79,10 @@ def why_plain(function: str, device: torch.device) -> str | None:
     return refusals[0]
 
 
+# its CPU code is plain torch, slower than torch_native's; its kernels are what ComfyUI runs
+COMPILED_FIRST = {"cuda": 10}
+
+
 @dataclass(frozen=True)
 class Compiled:
     """On a card, comfy-kitchen has a compiled kernel for `function`; a CPU has plain torch only."""

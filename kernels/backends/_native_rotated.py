@@ -1,4 +1,7 @@
-"""Rotated four-bit codes on a CPU: the plain formulas' numbers, from tables instead of searches."""
+"""Rotated four-bit codes: the plain formulas' numbers, from tables instead of searches on a CPU.
+
+Both products also run on a card, by `_int_mm`, where comfy-kitchen has no kernel for it.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ from dataclasses import dataclass
 import torch
 
 from .. import bits
-from ..constraints import Dtypes, On
+from ..constraints import Capability, Dtypes, On
 from ..registry import Claim
 from . import _reference_rotated as plain
 from ._by_rows import blocks_of_rows
 from ._formulas import rotated, rounded_rows
 from ._integers import integer_linear
+from ._native_cards import on_amd
 
 Tensor = torch.Tensor
 E4M3 = torch.float8_e4m3fn
@@ -20,6 +24,7 @@ E4M3 = torch.float8_e4m3fn
 # Elements of one run of rows: its few float32 copies stay in a core's second cache. Runs are whole
 # multiples of 64 rows, because the last rows of a matrix product may be summed in another order.
 RUN_ELEMENTS, RUN_ROWS = 1 << 17, 64
+CARD_ELEMENTS = 1 << 23
 # a bin of the table may hold one turning point; where the finest do not keep two apart, a search
 BINS_PER_UNIT, FINEST, REACH = 32, 4096, 2.0
 CLOSEST = 1e-6  # levels nearer to each other tie in float32 with others than their neighbors
@@ -191,10 +196,21 @@ def integers(weight: Tensor, scale: Tensor, codebook: Tensor | None) -> Tensor:
     """`plain.integers` as int8: the values of 16 codes for each group, one of them looked up."""
     size = 2 * weight.shape[1] // scale.shape[1]
     codes = bits.unpack_nibbles(weight).view(*scale.shape, size)
-    levels = torch.arange(-8.0, 8.0) if codebook is None else codebook
+    levels = torch.arange(-8.0, 8.0, device=weight.device) if codebook is None else codebook
     numbers = (levels * scale.to(torch.float32).unsqueeze(-1)).round_().clamp_(-127.0, 127.0)
     found = torch.gather(numbers.to(torch.int8), 2, codes.to(torch.int64))
     return found.flatten(1)
+
+
+def integers_in_runs(
+    weight: Tensor, scale: Tensor, codebook: Tensor | None, elements: int
+) -> Tensor:
+    """`integers` in runs of rows, because looking up a code takes 14 bytes for a while."""
+    rows, k = weight.shape[0], 2 * weight.shape[1]
+    whole = weight.new_empty((rows, k))
+    for start, stop in blocks_of_rows(rows, k, elements, 1):
+        whole[start:stop] = integers(weight[start:stop], scale[start:stop], codebook)
+    return whole
 
 
 def dequantize_w4a8(
@@ -215,7 +231,10 @@ def w4a8_linear(
     codebook: Tensor | None,
 ) -> Tensor:
     """(M, K), (N, K / 2) int8 -> (M, N): exact int32 sums."""
-    whole = integers(weight, scale, codebook)
+    if weight.device.type == "cpu":
+        whole = integers(weight, scale, codebook)
+    else:
+        whole = integers_in_runs(weight, scale, codebook, CARD_ELEMENTS)
 
     def rounded(part: Tensor) -> tuple[Tensor, Tensor]:
         codes, sx = rounded_rows(part, 127.0, 0.0, 1e-30)
@@ -254,7 +273,9 @@ def w4a4_linear(
 
 
 _HERE = (On(("cpu",)),)
-_CPU = (*_HERE, Dtypes((torch.bfloat16, torch.float16, torch.float32)))
+_FLOATS = Dtypes((torch.bfloat16, torch.float16, torch.float32))
+_CPU = (*_HERE, _FLOATS)
+_CARD = (Capability((7, 5)), _FLOATS)
 
 CLAIMS = (
     Claim("w4a8_codebook", w4a8_codebook, {"sample": _CPU}),
@@ -264,4 +285,8 @@ CLAIMS = (
     Claim("dequantize_w4a8", dequantize_w4a8, {"weight": _HERE}),
     Claim("w4a4_linear", w4a4_linear, {"x": _CPU}, error=0.2),
     Claim("w4a8_linear", w4a8_linear, {"x": _CPU}, error=0.015),
+    Claim("w4a4_linear", w4a4_linear, {"x": _CARD}, error=0.2),
+    Claim("w4a8_linear", w4a8_linear, {"x": _CARD}, error=0.015),
+    on_amd("w4a4_linear", w4a4_linear, 0.2),
+    on_amd("w4a8_linear", w4a8_linear, 0.015),
 )

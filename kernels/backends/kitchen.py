@@ -9,7 +9,8 @@ import torch
 
 from ..constraints import Dtypes, On, OneNumber
 from ..registry import Backend, Claim
-from . import _kitchen_blocks, _kitchen_kernels
+from . import _kitchen_blocks, _kitchen_kernels, _kitchen_triton
+from ._kitchen_kernels import COMPILED_FIRST, Compiled
 
 Tensor = torch.Tensor
 FLOAT32 = 0  # comfy-kitchen's number for the output dtype
@@ -111,8 +112,7 @@ def int4_linear(
 _FLOATS = (On(("cpu", "cuda")), Dtypes((torch.bfloat16, torch.float16, torch.float32)))
 _HALVES = (On(("cpu", "cuda")), Dtypes((torch.bfloat16, torch.float16)))
 _CODES = (On(("cpu", "cuda")),)
-# its CPU code is plain torch, slower than torch_native's; its CUDA kernels are what ComfyUI runs
-_FIRST_ON_CUDA = {"cuda": 10}
+_INT8 = (Compiled("int8_linear"), *_FLOATS)
 
 BACKEND = Backend(
     name="kitchen",
@@ -126,15 +126,15 @@ BACKEND = Backend(
         Claim("dequantize_int8", dequantize_int8, {"weight": _CODES}),
         Claim("quantize_int8_convrot", quantize_int8_convrot, {"weight": _FLOATS}),
         Claim("dequantize_int8_convrot", dequantize_int8_convrot, {"weight": _CODES}),
-        Claim("int8_linear", int8_linear, {"x": _FLOATS}, _FIRST_ON_CUDA, error=0.02),
+        Claim("int8_linear", int8_linear, {"x": _INT8}, COMPILED_FIRST, error=0.02),
+        Claim("int8_convrot_linear", int8_convrot_linear, {"x": _INT8}, COMPILED_FIRST, error=0.02),
         Claim(
-            "int8_convrot_linear",
-            int8_convrot_linear,
-            {"x": _FLOATS},
-            _FIRST_ON_CUDA,
+            "int4_linear",
+            int4_linear,
+            {"x": (Compiled("gemv_awq_w4a16"), *_HALVES)},
             error=0.02,
         ),
-        Claim("int4_linear", int4_linear, {"x": _HALVES}, error=0.02),
         *_kitchen_blocks.CLAIMS,
+        *_kitchen_triton.CLAIMS,
     ),
 )

@@ -6,14 +6,18 @@ x is (M, K), a weight (N, K) or (N, K / 2). Nothing of Triton is imported before
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from functools import cache, partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch.nn import functional
 
 from ..constraints import Among, AtMost, Dtypes, Probe
+from ..hadamard import hadamard
 from ..registry import Backend, Claim
-from ._trial import quantizer_refusal, tried
+from ._trial import dequantizer_refusal, quantizer_refusal, tried
 from ._triton_device import OnTriton, available
 
 Tensor = torch.Tensor
@@ -78,6 +82,20 @@ def int8_linear(
     return _row_scaled(x, codes, weight, sx, scale, bias, down, up)
 
 
+def int8_convrot_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, group_size: int
+) -> Tensor:
+    """(M, K), (N, K) int8 of a rotated weight -> (M, N); torch rotates x, a small product.
+
+    The matrix is exact in bfloat16, and what rounding x once more adds is far below int8's own.
+    """
+    dtype = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
+    groups = x.to(dtype).view(-1, group_size)
+    rotated = functional.linear(groups, _rotation(group_size, x.device, dtype)).view(x.shape)
+    codes, sx = quantize_int8(rotated)
+    return _row_scaled(x, codes, weight, sx, scale, bias, None, None)
+
+
 def fp8_row_linear(
     x: Tensor,
     weight: Tensor,
@@ -125,6 +143,12 @@ def int4_linear(
         x, weight, scale.contiguous(), zero, bias, middle, up, group_size
     )
     return made
+
+
+@cache
+def _rotation(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return hadamard(size, device).to(dtype)
 
 
 def _rows(
@@ -179,19 +203,27 @@ _ONE_PASS = (
     AtMost(1, 32768),
     Probe("trial rows", lambda device: quantizer_refusal(quantize_activations, device)),
 )
+# By the bytes that are moved, twice as fast as `_int_mm` between passes of plain torch, which come
+# next. comfy-kitchen's CUDA kernels are before both.
+_INT8_FIRST = {"cuda": 12}
+_INT8_X = (_CORES, _FLOATS, AtMost(1, 32768))
 _GROUPS = (Among((32, 64, 128, 256)),)
 _E4M3_WEIGHT = (Dtypes((E4M3,)),)
 
 
 def _linear(
-    op: str, run: Any, error: float, needs: dict[str, tuple[Any, ...]]
+    op: str,
+    run: Any,
+    error: float,
+    needs: dict[str, tuple[Any, ...]],
+    order: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Claim, ...]:
     """The claim on a linear, and the one on it with a low-rank branch."""
     x = (*needs["x"], tried(op, run, error))
     both = {**needs, "x": x}
     return (
-        Claim(op, run, both, error=error),
-        Claim(op.replace("_linear", "_low_rank_linear"), run, both, error=error),
+        Claim(op, run, both, order, error),
+        Claim(op.replace("_linear", "_low_rank_linear"), run, both, order, error),
     )
 
 
@@ -199,6 +231,17 @@ def _weight_only(op: str, weight: torch.dtype) -> Claim:
     trial = tried(op, weight_only_linear, 0.006)
     needs = {"x": (_ANY, _HALVES, trial), "weight": (Dtypes((weight,)),)}
     return Claim(op, weight_only_linear, needs, error=0.006)
+
+
+def _widening(op: str, run: Any, *dtypes: torch.dtype) -> tuple[Claim, ...]:
+    """A claim for each dtype of codes, after a trial of all 256 of them."""
+    trials = {
+        dtype: Probe("trial codes", partial(dequantizer_refusal, run, dtype)) for dtype in dtypes
+    }
+    return tuple(
+        Claim(op, run, {"weight": (_ANY, Dtypes((dtype,)), trial)})
+        for dtype, trial in trials.items()
+    )
 
 
 BACKEND = Backend(
@@ -211,11 +254,18 @@ BACKEND = Backend(
         Claim("quantize_int8", quantize_int8, {"weight": _ONE_PASS}),
         Claim("quantize_fp8_row", quantize_fp8_row, {"weight": _ONE_PASS}),
         Claim("quantize_activations", quantize_activations, {"x": _ONE_PASS}),
-        Claim("dequantize_int8", dequantize_int8, {"weight": (_ANY, Dtypes((torch.int8,)))}),
-        Claim("dequantize_fp8", dequantize_fp8, {"weight": (_ANY, Dtypes((E4M3, E5M2)))}),
+        *_widening("dequantize_int8", dequantize_int8, torch.int8),
+        *_widening("dequantize_fp8", dequantize_fp8, E4M3, E5M2),
         _weight_only("int8_weight_only_linear", torch.int8),
         _weight_only("fp8_weight_only_linear", E4M3),
-        *_linear("int8_linear", int8_linear, 0.015, {"x": (_CORES, _FLOATS, AtMost(1, 32768))}),
+        *_linear("int8_linear", int8_linear, 0.015, {"x": _INT8_X}, _INT8_FIRST),
+        Claim(
+            "int8_convrot_linear",
+            int8_convrot_linear,
+            {"x": (*_INT8_X, tried("int8_convrot_linear", int8_convrot_linear, 0.015))},
+            _INT8_FIRST,
+            0.015,
+        ),
         *_linear(
             "fp8_row_linear",
             fp8_row_linear,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -41,11 +43,17 @@ def casts_e4m3(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 9)
 
 
-def start(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """Start the kernel; what Triton cannot build or place is a RuntimeError, as torch's own are."""
+def start(kernel: Any, grid: tuple[int, ...], first: Tensor, *more: Any, **constants: Any) -> None:
+    """Start the kernel on the device of its first argument, also while another one is current.
+
+    What Triton cannot build or place is a RuntimeError, as torch's own are; so is a compiler that
+    is missing or fails.
+    """
+    device = torch.cuda.device(first.device) if first.device.type == "cuda" else nullcontext()
     try:
-        kernel[grid](*arguments, **constants)
-    except TritonError as error:
+        with device:
+            kernel[grid](first, *more, **constants)
+    except (TritonError, subprocess.SubprocessError, OSError) as error:
         raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
@@ -56,6 +64,11 @@ class Ends:
     bias: Tensor | None
     middle: Tensor | None
     up: Tensor | None
+
+    def contiguous(self) -> Ends:
+        """The same numbers, each row behind the other, as the kernels read them."""
+        sides = (self.bias, self.middle, self.up)
+        return Ends(*(None if side is None else side.contiguous() for side in sides))
 
     @property
     def rank(self) -> int:
@@ -73,6 +86,7 @@ def product(
     """
     rows, inputs = x.shape
     outputs = weight.shape[0]
+    ends = ends.contiguous()
     result = x.new_empty((rows, outputs), dtype=dtype)
     arch, processors = target(x.device)
     tile = choose(kind, rows, outputs, arch, processors, ends.rank)

@@ -16,7 +16,7 @@ import triton
 
 from ..product_tiles import BLOCK128, FP8, INT4, INT8, quantize_warps, rows_at_once
 from . import dequantize, fp8_block128, int4_group, quantize, row_scaled
-from .launch import Ends, casts_e4m3, product, start
+from .launch import Ends, casts_e4m3, product, start, target
 
 Tensor = torch.Tensor
 E4M3 = torch.float8_e4m3fn
@@ -32,6 +32,7 @@ def _quantize_rows(
     codes, scale = _quantize_rows_shape(x, gain, shift, integer, group)
     if rows == 0:
         return codes, scale
+    gain, shift = (None if side is None else side.contiguous() for side in (gain, shift))
     block = max(16, group, triton.next_power_of_2(inputs))
     at_once = rows_at_once(block)
     start(
@@ -41,7 +42,7 @@ def _quantize_rows(
         group=group or block, block_rows=at_once, block=block, before=before,
         has_gain=gain is not None, has_shift=shift is not None,
         integer=integer, cast=not integer and casts_e4m3(x.device),
-        num_warps=quantize_warps(block * at_once),
+        num_warps=quantize_warps(block * at_once, target(x.device)[0]),
     )  # fmt: skip
     return codes, scale
 

@@ -91,7 +91,7 @@ def quantizer(what: str, arch: str, inputs: int = 3072) -> Any:
         "integer": integer, "cast": arch in ("sm_89", "sm_90", "sm_100", "sm_120"),
     }  # fmt: skip
     arguments = {**types, **{name: (value,) for name, value in constants.items()}}
-    warps = product_tiles.quantize_warps(block * rows)
+    warps = product_tiles.quantize_warps(block * rows, arch)
     return compiled(quantize.quantize_rows, arguments, arch, warps, 3)
 
 

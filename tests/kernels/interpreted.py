@@ -120,6 +120,38 @@ def test_four_bit_groups_of_other_sizes_and_zeros(group: int, zeros: bool) -> No
     assert (got.double() - want.double()).norm() <= 0.005 * want.norm()
 
 
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16, torch.float32), ids=str)
+def test_a_rotated_weight_is_multiplied_by_rotated_rows(dtype: torch.dtype) -> None:
+    x, weight, bias = plain(19, 256).to(dtype), plain(37, 256, seed=4), plain(37)
+    with use_backend("reference"):
+        codes, scale = ops.quantize_int8_convrot(weight, 64)
+    got, want = both(lambda: ops.int8_convrot_linear(x, codes, scale, 64, bias))
+    assert (got.dtype, got.shape) == (dtype, (19, 37))
+    # bfloat16 rounds the rotated rows once more
+    bound = 0.008 if dtype == torch.bfloat16 else 0.001
+    assert (got.double() - want.double()).norm() <= bound * want.double().norm()
+
+
+@pytest.mark.parametrize("op", ("int8_low_rank_linear", "int4_low_rank_linear"))
+def test_what_does_not_lie_in_one_piece_is_read_rightly(op: str) -> None:
+    """Each second number of a bias, of both sides of a branch, and of x's columns."""
+    x, weight = plain(5, 512).bfloat16()[:, ::2], plain(40, 256, seed=4)
+    bias = plain(80, seed=5).bfloat16()[::2]
+    sides = plain(RANK, 512, seed=6)[:, ::2], plain(40, 2 * RANK, seed=7)[:, ::2]
+    codes = stored(op, weight)
+    got, want = both(lambda: getattr(ops, op)(x, *codes, *sides, bias=bias))
+    assert (got.double() - want.double()).norm() <= 0.005 * want.double().norm()
+
+
+def test_a_norm_s_sides_may_be_parts_of_others() -> None:
+    x, sides = plain(3, 200), plain(200, 2, seed=9)
+    got, want = both(
+        lambda: ops.quantize_activations(x, torch.int8, 0, "layer_norm", *sides.unbind(1))
+    )
+    torch.testing.assert_close(got[1], want[1], rtol=1e-5, atol=1e-12)
+    assert (got[0] != want[0]).float().mean() < 0.01
+
+
 BEFORE = ("none", "layer_norm", "silu", "gelu", "gelu_tanh")
 KINDS = ((torch.int8, 0), (E4M3, 0), (E4M3, 128), (torch.int8, 128))
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from fusequant.kernels.backends import kitchen
+from fusequant.kernels import registry
+from fusequant.kernels.backends import _kitchen_triton, _native_rotated, _trial, kitchen
 from fusequant.kernels.backends._kitchen_kernels import LINEARS, ON_CPU
 
 CARD = torch.device("cuda")
@@ -139,3 +140,98 @@ def test_other_devices_are_told_by_name(host: Host) -> None:
 def test_without_comfy_kitchen_that_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kitchen, "available", lambda: "comfy-kitchen cannot be imported: no")
     assert kitchen.why_eager("int8", CARD) == "comfy-kitchen cannot be imported: no"
+
+
+def card(*shape: int) -> Any:
+    return SimpleNamespace(
+        device=CARD, dtype=torch.bfloat16, shape=torch.Size(shape), numel=lambda: 1, ndim=2
+    )
+
+
+def first_claims(op: str) -> list[tuple[str, Any]]:
+    """(backend, claim) as they are asked on a card, up to the reference."""
+    asked = [(b.name, claim) for b, claim in registry._candidates(op, "cuda")]
+    return asked[: [name for name, _ in asked].index("reference") + 1]
+
+
+@pytest.mark.parametrize("op", ("int8_linear", "int8_convrot_linear", "w4a8_linear", "w4a4_linear"))
+def test_plain_torch_code_is_refused_on_a_card_and_a_cpu_keeps_it(op: str, host: Host) -> None:
+    name, claim = first_claims(op)[0]
+    assert name == "kitchen"
+    host()
+    assert claim.check({"x": card(4, 64)}) is None
+    assert claim.check({"x": torch.ones(4, 64)}) is None
+    host(cuda="12.8", off=("cuda", "triton"))
+    assert claim.check({"x": card(4, 64)}) == (
+        "x would be computed by plain torch: comfy-kitchen's CUDA kernels are switched off here "
+        "(torch is built for CUDA 12.8; they need 13.0)"
+    )
+    assert claim.check({"x": torch.ones(4, 64)}) is None
+
+
+def test_ours_come_next_and_comfy_kitchen_s_triton_products_before_plain_torch() -> None:
+    for op, first in (
+        ("int8_linear", ["kitchen", "triton", "kitchen", "torch_native"]),
+        ("int8_convrot_linear", ["kitchen", "triton", "kitchen", "torch_native"]),
+        ("w4a8_linear", ["kitchen", "kitchen", "torch_native"]),
+    ):
+        names = [name for name, _ in first_claims(op) if name != "onednn"]  # for CPUs alone
+        assert names[: len(first)] == first
+
+
+@pytest.mark.parametrize("scheme", ("mxfp8", "nvfp4", "w4a4", "w4a8"))
+def test_plain_quantizers_are_left_to_ours_on_a_card(scheme: str, host: Host) -> None:
+    host(cuda="12.8", off=("cuda", "triton"))
+    claim = first_claims(f"quantize_{scheme}")[0][1]
+    assert "plain torch" in str(claim.check({"weight": card(4, 64)}))
+
+
+def refused_triton(op: str) -> str | None:
+    claim = next(c for c in _kitchen_triton.CLAIMS if c.op == op)
+    found: str | None = claim.check({"x": card(4, 64)})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arch", "triton", "says"),
+    (
+        ("gfx1030", "3.7.0", "this is gfx1030"),  # it would hang the GPU
+        ("gfx906:sramecc+", "3.7.0", "this is gfx906"),
+        ("gfx1101", "3.6.2", "needs Triton 3.7 on AMD, this is 3.6.2"),
+        ("gfx1101", "3.7.0", None),
+        ("gfx942:sramecc+:xnack-", "3.10.1", None),
+    ),
+)
+def test_triton_products_ask_for_matrix_units(
+    arch: str, triton: str, says: str | None, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host(cuda=None, hip="7.1", off=("cuda", "triton"))
+    module = importlib.import_module("triton")
+    facts = SimpleNamespace(gcnArchName=arch)
+    monkeypatch.setattr(module, "__version__", triton)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: facts)
+    for op in ("int8_linear", "int8_convrot_linear", "w4a8_linear"):
+        monkeypatch.setattr(_trial, "refusal", lambda *call: None)
+        found = refused_triton(op)
+        assert found is None if says is None else found is not None and says in found
+
+
+def test_triton_products_ask_for_a_card_and_the_function(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host((7, 5))
+    assert "this is sm_75" in str(refused_triton("int8_linear"))
+    host((8, 6))
+    module = importlib.import_module(_kitchen_triton.MODULE)
+    monkeypatch.delattr(module, "w4a8_int8_linear")
+    monkeypatch.setattr(module, "_TRITON_ERROR", "ImportError: no triton")
+    assert "w4a8_int8_linear: ImportError: no triton" in str(refused_triton("w4a8_linear"))
+
+
+def test_codes_are_looked_up_in_runs_as_at_once() -> None:
+    weight = torch.randint(-128, 127, (50, 32), dtype=torch.int8)
+    scale = torch.rand(50, 4).to(torch.float8_e4m3fn)
+    for codebook in (None, torch.linspace(-1, 1, 16)):
+        whole = _native_rotated.integers(weight, scale, codebook)
+        runs = _native_rotated.integers_in_runs(weight, scale, codebook, 64 * 7)
+        assert torch.equal(runs, whole)

@@ -63,6 +63,7 @@ def test_a_branch_is_added_in_blocks_that_a_product_takes(rank: int, block: int)
 def test_rows_share_a_program_where_they_are_short() -> None:
     for block in (16, 256, 4096, 32768):
         rows = product_tiles.rows_at_once(block)
-        warps = product_tiles.quantize_warps(rows * block)
-        assert power_of_two(rows) and 4 <= warps <= 32
-        assert rows * block <= 32 * 32 * warps
+        for arch, threads in (("sm_90", 32), ("gfx1100", 32), ("gfx942", 64)):
+            warps = product_tiles.quantize_warps(rows * block, arch)
+            assert power_of_two(rows) and power_of_two(warps) and warps >= 4
+            assert warps * threads <= 1024 and rows * block <= 32 * threads * warps

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +21,7 @@ from fusequant.kernels.backends._triton_device import OnTriton
 from fusequant.kernels.constraints import Among, AtMost
 
 HERE = Path(__file__).resolve().parent
+INTERPRETED = (HERE / "interpreted.py", HERE / "interpreted_kitchen.py")
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton has no build for this system"
 )
@@ -26,7 +32,7 @@ interpreting = os.environ.get("TRITON_INTERPRET") == "1"
 def test_the_kernels_are_right_in_the_interpreter(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, f"--basetemp={tmp_path / 'inner'}", str(HERE / "interpreted.py")],
+        [*command, f"--basetemp={tmp_path / 'inner'}", *map(str, INTERPRETED)],
         cwd=HERE.parent.parent,
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -59,6 +65,49 @@ def test_without_a_gpu_the_backend_says_so_and_imports_nothing() -> None:
     with registry.use_backend("triton"), pytest.raises(registry.NoBackend, match="no CUDA or HIP"):
         ops.quantize_int8(torch.ones(2, 128))
     assert not [name for name in sys.modules if name.endswith("triton_kernels.operators")]
+
+
+class Kernel:
+    """A kernel that notes its start, or fails."""
+
+    def __init__(self, fault: Exception | None, told: list[str]) -> None:
+        self.fault, self.told = fault, told
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def run(*arguments: Any, **constants: Any) -> None:
+            self.told.append("start")
+            if self.fault:
+                raise self.fault
+
+        return run
+
+
+@needs_triton
+def test_a_kernel_starts_on_the_device_of_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    launch = importlib.import_module("fusequant.kernels.triton_kernels.launch")
+    told: list[str] = []
+
+    @contextmanager
+    def current(device: torch.device) -> Iterator[None]:
+        told.append(str(device))
+        yield
+        told.append("back")
+
+    monkeypatch.setattr(torch.cuda, "device", current)
+    launch.start(Kernel(None, told), (1,), SimpleNamespace(device=torch.device("cuda:1")))
+    assert told == ["cuda:1", "start", "back"]
+    launch.start(Kernel(None, told), (1,), torch.ones(1))
+    assert told[3:] == ["start"]
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    "fault", (subprocess.CalledProcessError(1, "gcc"), FileNotFoundError("ptxas")), ids=repr
+)
+def test_a_compiler_that_fails_is_a_reason_and_no_crash(fault: Exception) -> None:
+    launch = importlib.import_module("fusequant.kernels.triton_kernels.launch")
+    with pytest.raises(RuntimeError, match=type(fault).__name__):
+        launch.start(Kernel(fault, []), (1,), torch.ones(1))
 
 
 def test_a_device_is_taken_by_its_capability_or_architecture() -> None:
