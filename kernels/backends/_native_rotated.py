@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import torch
 
 from .. import bits
-from ..constraints import Capability, Dtypes, On
+from ..constraints import Dtypes, On
 from ..registry import Claim
 from . import _reference_rotated as plain
 from ._by_rows import blocks_of_rows
 from ._formulas import rotated, rounded_rows
 from ._integers import integer_linear
-from ._native_cards import on_amd
+from ._native_cards import on_amd, on_nvidia
 
 Tensor = torch.Tensor
 E4M3 = torch.float8_e4m3fn
@@ -273,9 +273,7 @@ def w4a4_linear(
 
 
 _HERE = (On(("cpu",)),)
-_FLOATS = Dtypes((torch.bfloat16, torch.float16, torch.float32))
-_CPU = (*_HERE, _FLOATS)
-_CARD = (Capability((7, 5)), _FLOATS)
+_CPU = (*_HERE, Dtypes((torch.bfloat16, torch.float16, torch.float32)))
 
 CLAIMS = (
     Claim("w4a8_codebook", w4a8_codebook, {"sample": _CPU}),
@@ -285,8 +283,8 @@ CLAIMS = (
     Claim("dequantize_w4a8", dequantize_w4a8, {"weight": _HERE}),
     Claim("w4a4_linear", w4a4_linear, {"x": _CPU}, error=0.2),
     Claim("w4a8_linear", w4a8_linear, {"x": _CPU}, error=0.015),
-    Claim("w4a4_linear", w4a4_linear, {"x": _CARD}, error=0.2),
-    Claim("w4a8_linear", w4a8_linear, {"x": _CARD}, error=0.015),
+    on_nvidia("w4a4_linear", w4a4_linear, 0.2),
+    on_nvidia("w4a8_linear", w4a8_linear, 0.015),
     on_amd("w4a4_linear", w4a4_linear, 0.2),
     on_amd("w4a8_linear", w4a8_linear, 0.015),
 )

@@ -14,7 +14,7 @@ from ..registry import Backend, Claim
 from . import _native_blocks, _native_cards, _native_rotated
 from ._by_rows import compute_dtype, weight_only_linear
 from ._integers import integer_linear
-from ._native_cards import on_amd
+from ._native_cards import on_amd, on_nvidia
 from ._native_low_rank import low_rank_claims
 from .reference import TOP
 
@@ -317,7 +317,7 @@ _CLAIMS = (
         error=0.006,
     ),
     Claim("int8_linear", int8_linear, {"x": (*_CPU, _FLOATS)}, error=0.015),
-    Claim("int8_linear", int8_linear, {"x": (Capability((7, 5)), _FLOATS)}, error=0.015),
+    on_nvidia("int8_linear", int8_linear, 0.015),
     Claim(
         "int8_weight_only_linear",
         int8_weight_only_linear,
@@ -325,12 +325,7 @@ _CLAIMS = (
         error=0.006,
     ),
     Claim("int8_convrot_linear", int8_convrot_linear, {"x": (*_CPU, _FLOATS)}, error=0.015),
-    Claim(
-        "int8_convrot_linear",
-        int8_convrot_linear,
-        {"x": (Capability((7, 5)), _FLOATS)},
-        error=0.015,
-    ),
+    on_nvidia("int8_convrot_linear", int8_convrot_linear, 0.015),
     on_amd("int8_linear", int8_linear, 0.015),
     on_amd("int8_convrot_linear", int8_convrot_linear, 0.015),
     Claim("int4_linear", int4_linear, {"x": _VALUES}, error=0.006),

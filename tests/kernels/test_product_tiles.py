@@ -50,6 +50,7 @@ def test_known_gpus_get_the_tiles_their_memory_allows() -> None:
     assert sides(INT8, 4096, 3072, "sm_90") == (128, 256, 128, 4)
     assert sides(INT8, 4096, 3072, "sm_80") == (128, 256, 128, 3)
     assert sides(INT8, 4096, 3072, "sm_89") == (128, 128, 128, 3)
+    assert sides(FP8, 4096, 3072, "sm_90") == (128, 128, 128, 4)
     assert sides(INT4, 4096, 3072, "sm_89") == (128, 128, 64, 4)
     assert sides(INT4, 1, 12288, "sm_90", 132) == (16, 64, 128, 5)
     assert sides(INT4, 1, 3072, "sm_90", 132) == (16, 32, 128, 5)  # 96 programs, not 48

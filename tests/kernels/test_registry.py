@@ -87,7 +87,7 @@ def test_the_table_has_every_backend_and_what_it_asks() -> None:
     assert rows["reference"].ops["int8_linear"] == ("",)
     assert rows["torch_native"].ops["int8_linear"][:2] == (
         "x: on cpu, bfloat16 or float16 or float32",
-        "x: sm_75, bfloat16 or float16 or float32",
+        "x: sm_75, bfloat16 or float16 or float32, a trial product",
     )
     assert all(set(row.ops) <= set(rows["reference"].ops) for row in rows.values())
     assert rows["torchao"].proven == registry.RUN != rows["vllm"].proven
