@@ -1,9 +1,9 @@
 """A linear of a backend in, one small product on the device out: the reference's, or the reason.
 
 What was never run on a card here proves itself on the user's before it is trusted: the first call
-of an op multiplies 544 x 384 by 384 x 256 and compares (32 rows on a CPU): from 513 rows on our
-kernels take their largest tiles, which ask the most of a card. Rows and columns of the weight differ in
-size by up to 16 times, so that scales in a wrong order do not pass.
+of an op multiplies 544 x 384 by 384 x 256 and compares (32 rows on a CPU). From 513 rows on our
+kernels take their largest tiles, which ask the most of a card. Rows and columns of the weight
+differ in size by up to 16 times, so that scales in a wrong order do not pass.
 """
 
 from __future__ import annotations
