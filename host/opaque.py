@@ -29,11 +29,12 @@ def _tensors(codes: torch.Tensor, beside: tuple[Any, ...]) -> dict[str, torch.Te
 
 
 def _on(backend: str, run: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """`run` on `sgl`, or the refusal; on `sgl?` where it can; on what the registry chooses."""
-    if not backend:
+    """`run` on `sgl`, or the refusal; on `sgl?` where it can; else on what the registry chooses."""
+    name = backend.removesuffix(WHERE_IT_CAN)
+    if not name:
         return run()
     try:
-        with use_backend(backend.removesuffix(WHERE_IT_CAN)):
+        with use_backend(name):
             return run()
     except NoBackend:
         if not backend.endswith(WHERE_IT_CAN):
