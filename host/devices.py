@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from ..engine.devices import NATIVE, REFUSED, DeviceRule, check, device_class, rules
+from ..kernels.backends.kitchen import why_eager
 from .backends import REGISTRY
 from .report import Report
 
@@ -32,18 +33,16 @@ def running(scheme: str, device: torch.device, backend: str | None, report: Repo
 
 
 def why_ours(scheme: str, device: torch.device) -> str | None:
-    """Why layers of a scheme are multiplied by our own code on a device; None: by the host's."""
+    """Why layers of a scheme are multiplied by our own code on a device; None: by the host's.
+
+    The host's is comfy-kitchen: compiled kernels for some cards and some builds of torch, plain
+    torch code for all the others.
+    """
     if scheme == "none" or _rule(scheme, device) is None:  # plain, or a format of the host alone
         return None
-    if device.type == "cpu":
-        return "ComfyUI multiplies quantized weights by plain torch code on a CPU"
-    return _raises(scheme, device)
-
-
-def _raises(scheme: str, device: torch.device) -> str | None:
     if scheme in _INT8 and _support("int8", device) != NATIVE:
         return "there is no integer product on this device: ComfyUI's would raise"
-    return None
+    return why_eager(scheme, device)
 
 
 def unholdable(schemes: Iterable[str], device: torch.device) -> list[str]:
