@@ -31,13 +31,12 @@ _TITLES = {"cuda": "CUDA", "hip": "HIP", "triton": "Triton", "ascend": "Ascend"}
 class Linear:
     """The function that a linear of a scheme spends its time in, as ComfyUI runs it.
 
-    `kernel` None: the weight is dequantized or torch multiplies it itself. Where the card is older
-    than `since` ComfyUI dequantizes the weight by `before` and multiplies plain numbers.
+    `kernel` None: the weight is dequantized and torch multiplies, or torch multiplies the codes. So
+    it is on NVIDIA cards older than `since`, and on all others.
     """
 
     kernel: str | None
     since: tuple[int, int] | None = None
-    before: str | None = None
 
 
 _BLACKWELL = (10, 0)
@@ -50,8 +49,8 @@ LINEARS = {
     "fp8": Linear(None),
     "fp8_e5m2": Linear(None),
     # torch multiplies; x is quantized before every product
-    "mxfp8": Linear("quantize_mxfp8", _BLACKWELL, "dequantize_mxfp8"),
-    "nvfp4": Linear("quantize_nvfp4", _BLACKWELL, "dequantize_nvfp4"),
+    "mxfp8": Linear("quantize_mxfp8", _BLACKWELL),
+    "nvfp4": Linear("quantize_nvfp4", _BLACKWELL),
 }
 
 
@@ -105,7 +104,7 @@ def _function(linear: Linear, device: torch.device) -> str | None:
     if linear.since is None:
         return linear.kernel
     if _kind(device) != "cuda" or torch.cuda.get_device_capability(device) < linear.since:
-        return linear.before
+        return None
     return linear.kernel
 
 

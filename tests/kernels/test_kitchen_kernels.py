@@ -91,12 +91,14 @@ def test_a_function_that_was_never_compiled_is_named(host: Host) -> None:
     assert kitchen.why_eager("fp8_row", CARD) == "comfy-kitchen's CUDA kernels have no fp8_row"
 
 
-def test_blocks_are_quantized_on_blackwell_and_dequantized_before_it(host: Host) -> None:
-    host((12, 0), without=("dequantize_nvfp4", "dequantize_mxfp8"))
-    assert kitchen.why_eager("nvfp4", CARD) is kitchen.why_eager("mxfp8", CARD) is None
-    host((8, 9), without=("quantize_nvfp4", "quantize_mxfp8"))
-    assert kitchen.why_eager("nvfp4", CARD) is None
-    assert "no dequantize_mxfp8" in str(kitchen.why_eager("mxfp8", CARD))
+@pytest.mark.parametrize("scheme", ("mxfp8", "nvfp4"))
+def test_activations_in_blocks_want_a_kernel_from_blackwell_on(scheme: str, host: Host) -> None:
+    host((12, 0))
+    assert kitchen.why_eager(scheme, CARD) is None
+    host((12, 0), cuda="12.8", off=("cuda", "triton"))
+    assert "torch is built for CUDA 12.8" in str(kitchen.why_eager(scheme, CARD))
+    host((8, 9), cuda="12.8", off=("cuda", "triton"))  # the weight is dequantized there
+    assert kitchen.why_eager(scheme, CARD) is None
 
 
 def test_a_backend_that_failed_to_load_is_told_in_its_words(host: Host) -> None:
@@ -117,9 +119,9 @@ def test_amd_cards_are_asked_of_the_hip_kernels(host: Host) -> None:
     only = rules.FunctionConstraints(default_devices=frozenset({"cuda"}))
     made.register("hip", SimpleNamespace(), {"int8_linear": only})
     assert kitchen.why_eager("int8_convrot", CARD) is None
-    assert kitchen.why_eager("fp8", CARD) is None
-    told = "comfy-kitchen's HIP kernels have no dequantize_nvfp4"
-    assert kitchen.why_eager("nvfp4", CARD) == told
+    assert kitchen.why_eager("fp8", CARD) is kitchen.why_eager("nvfp4", CARD) is None
+    told = "comfy-kitchen's HIP kernels have no w4a8_int8_linear"
+    assert kitchen.why_eager("w4a8", CARD) == told
 
 
 @pytest.mark.parametrize("scheme", LINEARS)
