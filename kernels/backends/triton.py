@@ -17,6 +17,7 @@ from torch.nn import functional
 from ..constraints import Among, AtMost, Dtypes, Probe
 from ..hadamard import hadamard
 from ..registry import Backend, Claim
+from ._integers import BLOCK_BYTES_ELSEWHERE, int_mm
 from ._trial import dequantizer_refusal, quantizer_refusal, tried
 from ._triton_device import OnTriton, available
 
@@ -89,11 +90,20 @@ def int8_convrot_linear(
 
     The matrix is exact in bfloat16, and what rounding x once more adds is far below int8's own.
     """
-    dtype = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
-    groups = x.to(dtype).view(-1, group_size)
-    rotated = functional.linear(groups, _rotation(group_size, x.device, dtype)).view(x.shape)
-    codes, sx = quantize_int8(rotated)
+    codes, sx = quantize_int8(_rotated(x, group_size))
     return _row_scaled(x, codes, weight, sx, scale, bias, None, None)
+
+
+def int8_linear_by_torch(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor) -> Tensor:
+    """(M, K), (N, K) int8 -> (M, N): torch's int8 product between two passes of ours."""
+    return _by_torch(x, x, weight, bias, scale)
+
+
+def int8_convrot_linear_by_torch(
+    x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, group_size: int
+) -> Tensor:
+    """(M, K), (N, K) int8 of a rotated weight -> (M, N)."""
+    return _by_torch(x, _rotated(x, group_size), weight, bias, scale)
 
 
 def fp8_row_linear(
@@ -143,6 +153,26 @@ def int4_linear(
         x, weight, scale.contiguous(), zero, bias, middle, up, group_size
     )
     return made
+
+
+def _by_torch(
+    x: Tensor, values: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor
+) -> Tensor:
+    """int32 sums of at most `BLOCK_BYTES_ELSEWHERE` at a time."""
+    codes, sx = quantize_int8(values)
+    step = max(32, BLOCK_BYTES_ELSEWHERE // (4 * weight.shape[0]))
+    scale = scale.contiguous()
+    parts = [
+        _kernels().scale_sums(int_mm(rows, weight), of_rows, scale, bias, x.dtype)
+        for rows, of_rows in zip(torch.split(codes, step), torch.split(sx, step), strict=True)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _rotated(x: Tensor, group_size: int) -> Tensor:
+    dtype = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
+    groups = x.to(dtype).view(-1, group_size)
+    return functional.linear(groups, _rotation(group_size, x.device, dtype)).view(x.shape)
 
 
 @cache
@@ -233,6 +263,11 @@ def _weight_only(op: str, weight: torch.dtype) -> Claim:
     return Claim(op, weight_only_linear, needs, error=0.006)
 
 
+def _by_torchs_product(op: str, run: Any) -> Claim:
+    x = (_ANY, _FLOATS, AtMost(1, 32768), tried(op, run, 0.015))
+    return Claim(op, run, {"x": x}, _INT8_FIRST, 0.015)
+
+
 def _widening(op: str, run: Any, *dtypes: torch.dtype) -> tuple[Claim, ...]:
     """A claim for each dtype of codes, after a trial of all 256 of them."""
     trials = {
@@ -266,6 +301,9 @@ BACKEND = Backend(
             _INT8_FIRST,
             0.015,
         ),
+        # Turing, whose int8 units Triton does not use
+        _by_torchs_product("int8_linear", int8_linear_by_torch),
+        _by_torchs_product("int8_convrot_linear", int8_convrot_linear_by_torch),
         *_linear(
             "fp8_row_linear",
             fp8_row_linear,

@@ -15,7 +15,7 @@ import torch
 import triton
 
 from ..product_tiles import BLOCK128, FP8, INT4, INT8, quantize_warps, rows_at_once
-from . import dequantize, fp8_block128, int4_group, quantize, row_scaled
+from . import dequantize, fp8_block128, int4_group, quantize, row_scaled, scale_sums
 from .launch import Ends, casts_e4m3, product, start, target
 
 Tensor = torch.Tensor
@@ -75,6 +75,30 @@ def _dequantize_rows_shape(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> 
     return torch.empty(codes.shape, dtype=dtype, device=codes.device)
 
 
+def _scale_sums(
+    sums: Tensor, x_scale: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    rows, outputs = sums.shape
+    result = _scale_sums_shape(sums, x_scale, scale, bias, dtype)
+    if result.numel() == 0:
+        return result
+    block = min(MOST_INPUTS_AT_ONCE, max(16, triton.next_power_of_2(outputs)))
+    at_once = rows_at_once(block)
+    start(
+        scale_sums.scale_sums, (triton.cdiv(rows, at_once), triton.cdiv(outputs, block)),
+        sums.contiguous(), x_scale, scale, None if bias is None else bias.contiguous(), result,
+        rows, outputs, block_rows=at_once, block=block, per_output=scale.numel() > 1,
+        has_bias=bias is not None,
+    )  # fmt: skip
+    return result
+
+
+def _scale_sums_shape(
+    sums: Tensor, x_scale: Tensor, scale: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    return torch.empty(sums.shape, dtype=dtype, device=sums.device)
+
+
 def _row_scaled(
     x: Tensor, weight: Tensor, x_scale: Tensor, scale: Tensor, bias: Tensor | None,
     middle: Tensor | None, up: Tensor | None, dtype: torch.dtype,
@@ -120,6 +144,8 @@ _DEFINED = (
      "float epsilon, float least_amax, float least_scale) -> (Tensor, Tensor)"),
     ("dequantize_rows", _dequantize_rows, _dequantize_rows_shape,
      "(Tensor codes, Tensor scale, ScalarType dtype) -> Tensor"),
+    ("scale_sums", _scale_sums, _scale_sums_shape,
+     "(Tensor sums, Tensor x_scale, Tensor scale, Tensor? bias, ScalarType dtype) -> Tensor"),
     ("row_scaled", _row_scaled, _product_shape,
      f"(Tensor x, Tensor weight, Tensor x_scale, Tensor scale, {_ENDS}, ScalarType dtype)"
      " -> Tensor"),

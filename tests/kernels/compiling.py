@@ -95,6 +95,18 @@ def quantizer(what: str, arch: str, inputs: int = 3072) -> Any:
     return compiled(quantize.quantize_rows, arguments, arch, warps, 3)
 
 
+def scaler(arch: str) -> Any:
+    """The kernel that scales int32 sums to float16."""
+    from fusequant.kernels.triton_kernels import scale_sums
+
+    arguments = {
+        "sums": "*i32", "x_scale": "*fp32", "scale": "*fp32", "bias": "*fp16", "result": "*fp16",
+        "rows": "i32", "outputs": "i32", "block_rows": (4,), "block": (1024,),
+        "per_output": (True,), "has_bias": (True,),
+    }  # fmt: skip
+    return compiled(scale_sums.scale_sums, arguments, arch, 4, 3)
+
+
 def dequantizer(kind: str, arch: str) -> Any:
     """The kernel that widens codes to bf16."""
     from fusequant.kernels.triton_kernels import dequantize

@@ -14,6 +14,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fusequant.kernels import ops
+from fusequant.kernels.backends import triton as triton_backend
 from fusequant.kernels.registry import backends, noted, use_backend
 
 Tensor = torch.Tensor
@@ -132,6 +133,31 @@ def test_a_rotated_weight_is_multiplied_by_rotated_rows(dtype: torch.dtype) -> N
     assert (got.double() - want.double()).norm() <= bound * want.double().norm()
 
 
+@pytest.mark.parametrize("one_scale", (False, True))
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16, torch.float32), ids=str)
+def test_torch_s_product_between_two_passes_of_ours(
+    dtype: torch.dtype, one_scale: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Turing gets, also in several runs of rows, and with a bias that is not in one piece."""
+    monkeypatch.setattr(triton_backend, "BLOCK_BYTES_ELSEWHERE", 32 * 4 * 130)
+    x, weight = plain(70, 256).to(dtype), plain(130, 256, seed=4)
+    bias = plain(260, seed=5)[::2].to(dtype)
+    with use_backend("reference"):
+        codes, scale = ops.quantize_int8(weight)
+        scale = scale.amax() if one_scale else scale
+        want = ops.int8_linear(x, codes, scale, bias)
+    got = triton_backend.int8_linear_by_torch(x, codes, bias, scale)
+    assert (got.dtype, got.shape) == (dtype, (70, 130))
+    bound = 0.005 if dtype == torch.bfloat16 else 0.001
+    assert (got.double() - want.double()).norm() <= bound * want.double().norm()
+    with use_backend("reference"):
+        codes, scale = ops.quantize_int8_convrot(weight, 64)
+        want = ops.int8_convrot_linear(x, codes, scale, 64, bias)
+    got = triton_backend.int8_convrot_linear_by_torch(x, codes, bias, scale, 64)
+    bound = 0.008 if dtype == torch.bfloat16 else 0.001  # the rotated rows are rounded once more
+    assert (got.double() - want.double()).norm() <= bound * want.double().norm()
+
+
 @pytest.mark.parametrize("op", ("int8_low_rank_linear", "int4_low_rank_linear"))
 def test_what_does_not_lie_in_one_piece_is_read_rightly(op: str) -> None:
     """Each second number of a bias, of both sides of a branch, and of x's columns."""
@@ -230,6 +256,7 @@ def calls() -> dict[str, tuple[Any, ...]]:
     return {
         "quantize_rows": (x, None, None, True, 0, "none", 0.0, 0.0, 1e-30),
         "dequantize_rows": (int8, s8, torch.bfloat16),
+        "scale_sums": (torch.ones(3, 20, dtype=torch.int32), sx8, s8, bias, torch.bfloat16),
         "row_scaled": (x8, int8, sx8, s8, bias, middle, up, torch.bfloat16),
         "block128": (xf, fp8, sxf, tile, None, None, None, torch.float16),
         "int4": (x.bfloat16(), four, s4, None, bias, None, None, 128),

@@ -144,6 +144,26 @@ def test_without_comfy_kitchen_that_is_the_reason(monkeypatch: pytest.MonkeyPatc
     assert kitchen.why_eager("int8", CARD) == "comfy-kitchen cannot be imported: no"
 
 
+@pytest.mark.parametrize("op", ("int8_linear", "int8_convrot_linear"))
+def test_turing_gets_torch_s_product_between_passes_of_ours(
+    op: str, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host((7, 5), cuda="12.8", off=("cuda", "triton"))
+    monkeypatch.setattr(_trial, "refusal", lambda *call: None)
+    taken = next(c for _, c in first_claims(op) if c.check({"x": card(4, 64)}) is None)
+    assert taken.run.__name__ == f"{op}_by_torch"
+    host((8, 6), cuda="12.8", off=("cuda", "triton"))
+    taken = next(c for _, c in first_claims(op) if c.check({"x": card(4, 64)}) is None)
+    assert (taken.run.__module__.rpartition(".")[2], taken.run.__name__) == ("triton", op)
+
+
+@pytest.mark.parametrize("op", ("mxfp8_linear", "nvfp4_linear"))
+def test_blocks_are_widened_to_x_s_dtype_on_a_card(op: str, host: Host) -> None:
+    host((8, 6), cuda="12.8", off=("cuda", "triton"))
+    name, taken = next(c for c in first_claims(op) if c[1].check({"x": card(4, 64)}) is None)
+    assert (name, taken.error) == ("torch_native", 0.006)
+
+
 def card(*shape: int) -> Any:
     return SimpleNamespace(
         device=CARD, dtype=torch.bfloat16, shape=torch.Size(shape), numel=lambda: 1, ndim=2
@@ -173,8 +193,8 @@ def test_plain_torch_code_is_refused_on_a_card_and_a_cpu_keeps_it(op: str, host:
 
 def test_ours_come_next_and_comfy_kitchen_s_triton_products_before_plain_torch() -> None:
     for op, first in (
-        ("int8_linear", ["kitchen", "triton", "kitchen", "torch_native"]),
-        ("int8_convrot_linear", ["kitchen", "triton", "kitchen", "torch_native"]),
+        ("int8_linear", ["kitchen", "triton", "triton", "kitchen", "torch_native"]),
+        ("int8_convrot_linear", ["kitchen", "triton", "triton", "kitchen", "torch_native"]),
         ("w4a8_linear", ["kitchen", "kitchen", "torch_native"]),
     ):
         names = [name for name, _ in first_claims(op) if name != "onednn"]  # for CPUs alone

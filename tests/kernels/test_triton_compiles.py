@@ -53,6 +53,19 @@ def test_a_product_compiles_for_tensor_cores(
     assert asked <= product_tiles.shared_limit(arch)
 
 
+def test_turing_s_two_passes_compile(compiling: ModuleType) -> None:
+    for made in (compiling.quantizer("int8", "sm_75"), compiling.scaler("sm_75")):
+        assert made.asm["cubin"] and ".target sm_75" in made.asm["ptx"]
+
+
+def test_on_hopper_sums_that_are_held_twice_stay_in_registers(compiling: ModuleType) -> None:
+    """Twice 64 numbers a thread of 255 at most; twice 128 do not fit."""
+    tile = product_tiles.choose(FP8, 4096, 3072, "sm_90", 132)
+    assert 2 * tile.rows * tile.outputs // (32 * tile.warps) <= 128
+    made = compiling.product(FP8, "sm_90", tile)
+    assert "wgmma.mma_async" in made.asm["ptx"] and made.metadata.shared <= 227 * 1024
+
+
 @pytest.mark.parametrize("arch", ("sm_80", "sm_90"))
 def test_rows_are_quantized_and_widened(arch: str, compiling: ModuleType) -> None:
     made = compiling.quantizer("e4m3 of layer_norm", arch)
