@@ -1,0 +1,215 @@
+"""The ways to hold a FLUX-shaped model that are compared, and one denoising step of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SDPA, UNCHANGED = "pytorch", "auto"
+# where `auto` gives the host's own layers on a CPU, ours are asked for by the name of a backend
+BACKEND = "torch_native"
+BASELINE, OURS = "core fp32", "int8, SDPA"
+WITH_LORA = "core fp32 + LoRA"
+# |prediction - that of fp32| / |that of fp32|, as far as a way may be off
+BOUNDS = {
+    "fp32": 1e-4, "bf16": 0.05, "int8": 0.12, "int8_convrot": 0.06, "int8_weight_only": 0.08,
+    "fp8": 0.10, "fp8_row": 0.10, "int4_g128": 0.40,
+}  # fmt: skip
+SCHEMES = ("int8", "int8_convrot", "fp8", "fp8_row", "int8_weight_only", "int4_g128")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A way to hold and run the model. Those with the same `model`, of MODELS, share its weights.
+
+    `reference`: the contender whose prediction it must give. `once`: timed in the first round only.
+    `plain`: no pass over memory is compiled.
+    """
+
+    name: str
+    model: str
+    scheme: str
+    attention: str = UNCHANGED
+    reference: str = BASELINE
+    once: bool = False
+    plain: bool = False
+
+    @property
+    def ours(self) -> bool:
+        """Whether our layers multiply."""
+        return not self.model.startswith("core")
+
+
+def _contenders() -> tuple[Contender, ...]:
+    core = [
+        Contender(name if attention == UNCHANGED else f"{name}, SDPA", name, scheme, attention)
+        for name, scheme in (("core fp32", "fp32"), ("core bf16", "bf16"))
+        for attention in (UNCHANGED, SDPA)
+    ]
+    core += [Contender(f"core {scheme}", f"core {scheme}", scheme) for scheme in ("int8", "fp8")]
+    own = [Contender(f"{scheme}, SDPA", scheme, scheme, SDPA) for scheme in SCHEMES]
+    own += [Contender(scheme, scheme, scheme, once=scheme != "int8") for scheme in SCHEMES]
+    return (
+        *core,
+        *own,
+        Contender("int8, SDPA, bf16 compute", "int8 in bf16", "int8", SDPA),
+        Contender("int8, SDPA, nothing compiled", "int8", "int8", SDPA, plain=True),
+        Contender(WITH_LORA, WITH_LORA, "fp32", once=True, reference=WITH_LORA),
+        Contender("int8, SDPA, Live LoRA", "int8 + live", "int8", SDPA, WITH_LORA),
+        Contender("int8, SDPA, fused LoRA", "int8 + fused", "int8", SDPA, WITH_LORA),
+    )
+
+
+CONTENDERS = _contenders()
+
+
+# --- the models ---
+
+
+def _stock(path: str, **options: Any) -> Any:
+    import comfy.sd
+
+    return comfy.sd.load_diffusion_model(path, model_options=options)
+
+
+def _stock_bf16(path: str) -> Any:
+    """Held and computed in bf16: `--bf16-unet` and the node ModelComputeDtype."""
+    import torch
+
+    patcher = _stock(path, dtype=torch.bfloat16)
+    patcher.set_model_compute_dtype(torch.bfloat16)
+    return patcher
+
+
+def _stock_lora(files: Mapping[str, str]) -> Any:
+    import comfy.sd
+    import comfy.utils
+
+    tensors = comfy.utils.load_torch_file(files["lora"], safe_load=True)
+    return comfy.sd.load_lora_for_models(_stock(files["model"]), None, tensors, 1.0, 0.0)[0]
+
+
+def _own(make: Callable[[str | None], Any]) -> Any:
+    """A patcher whose quantized layers are ours: as `auto` has it, else on BACKEND."""
+    made = make(None)
+    return made if all(hasattr(w.layout_cls, "linear") for w in quantized(made)) else make(BACKEND)
+
+
+def _scheme(path: str, scheme: str) -> Any:
+    """Load FP8 DiT, quantizing."""
+    from fusequant.host.load import load_diffusion_model
+
+    return _own(lambda backend: load_diffusion_model(path, scheme, backend)[0])
+
+
+def _quantize(patcher: Any, scheme: str) -> Any:
+    from fusequant.host.cached import quantize_model
+    from fusequant.host.pristine import Request
+
+    return _own(
+        lambda backend: quantize_model(patcher, Request(scheme, backend, cache="off"))[0]
+    )
+
+
+def _fused(files: Mapping[str, str], scheme: str) -> Any:
+    """Load FP8 DiT, Fuse LoRA, Quantize Model."""
+    from fusequant.host.fuse_lora import fuse_loras
+    from fusequant.host.load import load_diffusion_model
+
+    upstream = load_diffusion_model(files["model"])[0]
+    return _quantize(fuse_loras(upstream, _loras(files))[0], scheme)
+
+
+def _live(patcher: Any, files: Mapping[str, str]) -> Any:
+    from fusequant.host.live_lora import add_live_loras
+
+    return add_live_loras(patcher, _loras(files))[0]
+
+
+def _loras(files: Mapping[str, str]) -> list[Any]:
+    from fusequant.host.lora import Lora
+
+    return [Lora(Path(files["lora"]), 1.0, False)]
+
+
+# name: (files, the models loaded so far) -> patcher
+Loaded = dict[str, Any]
+MODELS: dict[str, Callable[[Mapping[str, str], Loaded], Any]] = {
+    "core fp32": lambda files, have: _stock(files["model"]),
+    "core bf16": lambda files, have: _stock_bf16(files["model"]),
+    "core int8": lambda files, have: _stock(files["int8"]),
+    "core fp8": lambda files, have: _stock(files["fp8"]),
+    WITH_LORA: lambda files, have: _stock_lora(files),
+    **{
+        scheme: lambda files, have, scheme=scheme: _scheme(files["model"], scheme)
+        for scheme in SCHEMES
+    },
+    "int8 in bf16": lambda files, have: _quantize(_stock_bf16(files["model"]), "int8"),
+    "int8 + live": lambda files, have: _live(have["int8"], files),
+    "int8 + fused": lambda files, have: _fused(files, "int8"),
+}
+
+
+def quantized(patcher: Any) -> list[Any]:
+    """The quantized weights of a model."""
+    from comfy_kitchen.tensor import QuantizedTensor
+
+    found = (getattr(module, "weight", None) for module in patcher.model.modules())
+    return [weight for weight in found if isinstance(weight, QuantizedTensor)]
+
+
+# --- a step ---
+
+
+@dataclass(frozen=True)
+class Given:
+    """What goes into a step."""
+
+    noise: Any
+    condition: list[Any]
+
+    @classmethod
+    def of(cls, latent: Sequence[int], text: int, context: int, vector: int) -> Given:
+        """Random numbers from one seed, guidance 4.0 (bf16 holds it exactly)."""
+        import torch
+
+        source = torch.Generator().manual_seed(0)
+        told = {"pooled_output": torch.randn((1, vector), generator=source), "guidance": 4.0}
+        context_ = torch.randn((1, text, context), generator=source)
+        return cls(torch.randn(tuple(latent), generator=source), [[context_, told]])
+
+
+class Timed:
+    """A patcher whose steps are timed where the sampler asks for them."""
+
+    def __init__(self, patcher: Any, attention: str = UNCHANGED) -> None:
+        import comfy.patcher_extension
+
+        from fusequant.host import speed
+
+        self.patcher = speed.speed_up(patcher, attention)[0]
+        self._seen: list[tuple[float, Any]] = []
+        kind = comfy.patcher_extension.WrappersMP.PREDICT_NOISE
+        self.patcher.add_wrapper_with_key(kind, "bench_step", self._note)
+
+    def _note(self, executor: Any, x: Any, *more: Any, **options: Any) -> Any:
+        began = time.perf_counter()
+        denoised = executor(x, *more, **options)
+        self._seen.append((time.perf_counter() - began, x - denoised))
+        return denoised
+
+    def step(self, given: Given) -> tuple[float, Any]:
+        """(seconds, what the model predicts) of one step of KSampler."""
+        import comfy.sample
+        import torch
+
+        self._seen.clear()
+        comfy.sample.sample(
+            self.patcher, given.noise, 1, 1.0, "euler", "simple", given.condition,
+            given.condition, torch.zeros_like(given.noise), disable_pbar=True, seed=0,
+        )  # fmt: skip
+        ((seconds, prediction),) = self._seen
+        return seconds, prediction.to(torch.float32)
