@@ -136,6 +136,9 @@ def _first(files: Mapping[str, str], given: Any) -> tuple[list[Turn], list[dict[
         reference = predicted.setdefault(contender.reference, prediction)
         error = relative_error(reference.flatten(1), prediction.flatten(1))
         row |= {"first_s": seconds, "error": error, "bound": m.BOUNDS[contender.scheme]}
+        if contender.reference == m.WITH_LORA:
+            without = predicted[m.BASELINE]
+            row["error_without_lora"] = relative_error(without.flatten(1), prediction.flatten(1))
         row |= _ran(contender, loaded[contender.model], calls)
         if contender.name == m.WITH_LORA:
             loaded.pop(contender.model)  # it was there to be compared with
