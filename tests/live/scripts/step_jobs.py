@@ -1,4 +1,4 @@
-"""One denoising step of a FLUX-shaped model in ComfyUI on the CPU, by every way to hold its weights.
+"""One step of a FLUX-shaped model in ComfyUI on the CPU, by every way to hold its weights.
 
 `steps`: all of them loaded in this process and asked in turns, each compared with fp32 before it is
 timed. `memory`: each in a process of its own. A step is what the sampler asks for once: everything
@@ -87,19 +87,24 @@ def _passes(plain: bool) -> Iterator[None]:
 def steps(
     files: Mapping[str, str], given: Mapping[str, Any], rounds: int, limit_s: float, slower: float
 ) -> Iterator[dict[str, Any]]:
-    """A row for each contender. After the first no round begins that would end later than `limit_s`
-    seconds from now; what is `slower` times as slow as ours is not taken into the rounds.
+    """A row for each contender: seconds of its first step, and of one in each round.
+
+    After the first no round begins that would end later than `limit_s` seconds from now. What is
+    `slower` times as slow as fp32 with SHORT is asked for no more; what is as slow as that beside
+    ours at its first step is not taken into the rounds.
     """
     import torch
 
     ended, inputs = time.monotonic() + limit_s, m.Given.of(**given)
+    short = m.Given.of(**{**given, **m.SHORT})
     with torch.inference_mode():
-        turns, left_out = _first(files, inputs)
-        ours = next(turn.row["first_s"] for turn in turns if turn.contender.name == m.OURS)
-        for turn in turns:
+        turns, left_out = _first(files, inputs, short, slower)
+        asked = [turn for turn in turns if "first_s" in turn.row]
+        ours = next(turn.row["first_s"] for turn in asked if turn.contender.name == m.OURS)
+        for turn in asked:
             turn.slow = turn.row["first_s"] > slower * ours
         for number in range(rounds):
-            taking = [t for t in turns if not t.slow and not (number and t.contender.once)]
+            taking = [t for t in asked if not t.slow and not (number and t.contender.once)]
             takes = sum((turn.samples or [turn.row["first_s"]])[-1] for turn in taking)
             if number and time.monotonic() + takes > ended:
                 break
@@ -111,14 +116,15 @@ def steps(
     yield from left_out
 
 
-def _first(files: Mapping[str, str], given: Any) -> tuple[list[Turn], list[dict[str, Any]]]:
+def _first(
+    files: Mapping[str, str], given: Any, short: Any, slower: float
+) -> tuple[list[Turn], list[dict[str, Any]]]:
     """Every contender loaded and asked once, its prediction compared; rows of those that cannot."""
-    from fusequant.engine.measure.errors import relative_error
-    from fusequant.kernels.registry import noted
-
     loaded: dict[str, Any] = {}
     predicted: dict[str, Any] = {}
-    turns, left_out = [], []
+    shorter: dict[str, Any] = {}
+    turns: list[Turn] = []
+    left_out: list[dict[str, Any]] = []
     # the references first
     for contender in sorted(m.CONTENDERS, key=lambda one: one.reference != one.name):
         row = _facts(contender)
@@ -131,20 +137,38 @@ def _first(files: Mapping[str, str], given: Any) -> tuple[list[Turn], list[dict[
             loaded[contender.model] = m.MODELS[contender.model](files, loaded)
             row["load_s"] = time.perf_counter() - began
         turn = Turn(contender, m.Timed(loaded[contender.model], contender.attention), row)
-        with noted() as calls:
-            seconds, prediction = turn.take(given)
-        reference = predicted.setdefault(contender.reference, prediction)
-        error = relative_error(reference.flatten(1), prediction.flatten(1))
-        row |= {"first_s": seconds, "error": error, "bound": m.BOUNDS[contender.scheme]}
-        if contender.reference == m.WITH_LORA:
-            without = predicted[m.BASELINE]
-            row["error_without_lora"] = relative_error(without.flatten(1), prediction.flatten(1))
-        row |= _ran(contender, loaded[contender.model], calls)
+        patcher = loaded[contender.model]
+        if contender.doubtful:
+            row |= _asked(turn, short, shorter, patcher, "short_s")
+            turn.slow = row["short_s"] > slower * turns[0].row["short_s"]
+        if not turn.slow:
+            row |= _asked(turn, given, predicted, patcher, "first_s")
+        if contender.probed:
+            row["short_s"] = _asked(turn, short, shorter, patcher, "short_s")["short_s"]
         if contender.name == m.WITH_LORA:
             loaded.pop(contender.model)  # it was there to be compared with
         else:
             turns.append(turn)
     return turns, left_out
+
+
+def _asked(
+    turn: Turn, given: Any, predicted: dict[str, Any], patcher: Any, what: str
+) -> dict[str, Any]:
+    """Seconds of one step under the name `what`, how far off it is, and what multiplied."""
+    from fusequant.engine.measure.errors import relative_error
+    from fusequant.kernels.registry import noted
+
+    contender = turn.contender
+    with noted() as calls:
+        seconds, prediction = turn.take(given)
+    reference = predicted.setdefault(contender.reference, prediction)
+    row = {"error": relative_error(reference.flatten(1), prediction.flatten(1))}
+    if contender.reference == m.WITH_LORA:
+        without = predicted[m.BASELINE]
+        row["error_without_lora"] = relative_error(without.flatten(1), prediction.flatten(1))
+    row["bound"] = m.BOUNDS[contender.scheme]
+    return {what: seconds} | row | _ran(contender, patcher, calls)
 
 
 def _facts(contender: Any) -> dict[str, Any]:
@@ -169,7 +193,9 @@ def _ran(contender: Any, patcher: Any, calls: Sequence[tuple[str, str]]) -> dict
     weights = m.quantized(patcher)
     products = Counter(call for call in calls if call[0].endswith("_linear"))
     widened = [op for op, _ in calls if op.startswith("dequantize")]
-    if contender.ours and (widened or sum(products.values()) < len(weights) or not weights):
+    answered = weights and all(hasattr(weight.layout_cls, "linear") for weight in weights)
+    enough = sum(products.values()) >= len(weights)
+    if contender.ours and (widened or not answered or not enough):
         raise RuntimeError(
             f"{contender.name}: {len(weights)} quantized layers, {dict(products)}, "
             f"{len(widened)} dequantized"
@@ -206,11 +232,12 @@ def _held(job: Mapping[str, Any]) -> dict[str, Any]:
         loaded = private_bytes()
         timed = m.Timed(patcher, m.SDPA)
         with PrivatePeak() as peak:
-            timed.step(m.Given.of(**given))
+            seconds, _ = timed.step(m.Given.of(**given))
     return {
         "contender": job["model"], "image_tokens": given["latent"][-1] * given["latent"][-2] // 4,
         "text_tokens": given["text"], "before_bytes": before, "loaded_bytes": loaded,
-        "peak_bytes": peak.peak_bytes, "file_bytes": _file_bytes() - mapped,
+        "peak_bytes": peak.peak_bytes, "step_s": seconds,
+        "file_bytes": _file_bytes() - mapped,
     }  # fmt: skip
 
 
