@@ -21,10 +21,7 @@ def page(result: Result) -> str:
     """Steps, LoRAs and memory, each way a row, and what was not run."""
     steps = _rows(result, "step")
     asked = [row for row in steps if "why_not" not in row]
-    table = [
-        (*_times(row), f"{row['error']:.4f}", _compute(row), row["rounds"] or "first step only")
-        for row in asked
-    ]
+    table = [(*_times(row), f"{row['error']:.4f}", _compute(row), _rounds(row)) for row in asked]
     parts = [
         f"{_model(result, 'parameters')}, {result.settings['image_tokens']} image and "
         f"{result.settings['text_tokens']} text tokens:",
@@ -90,6 +87,11 @@ def _name(row: Row) -> str:
 
 def _compute(row: Row) -> str:
     return str(row["compute"]).replace("bfloat16", "bf16").replace("float32", "fp32")
+
+
+def _rounds(row: Row) -> str:
+    """How often it was timed after its first step."""
+    return str(row["rounds"] or ("first step only" if "first_s" in row else ""))
 
 
 def _seconds(value: float | None) -> str:

@@ -3,9 +3,9 @@
     python -m pytest tests/live/bench_step.py -s
 
 Settings, as environment variables:
-    FUSEQUANT_BENCH_BLOCKS         double and single blocks, 3072 wide: 2,3 are 1.2 billion
-                                   parameters, 1,1 half a billion
-    FUSEQUANT_BENCH_SECONDS        no round of steps begins that would end later than this
+    FUSEQUANT_BENCH_BLOCKS         double and single blocks, 3072 wide: 2,3 (the default) are 1.2
+                                   billion parameters, 1,1 are 0.5, 1,0 are 0.4
+    FUSEQUANT_BENCH_SECONDS        no round of steps but the first begins that would end later
     FUSEQUANT_BENCH_MEMORY_BLOCKS  the same for the model whose memory is measured
 The rows go to benchmarks/results. Steps are taken in turns in one process; a ratio is the median of
 the ratios within each round, so that a change of the machine does not count.
@@ -42,13 +42,10 @@ BASELINES = {
     "over_fp32": "core fp32",
     "over_int8": "int8, SDPA",
 }
-# a side of the latent is twice that of the tokens
 FULL, SHORT = {"latent": [1, 16, 64, 64], "text": 256}, {"latent": [1, 16, 8, 8], "text": 16}
-# what is held, and for how many tokens: core's int8 takes minutes for more
-MEMORY = (
-    *((name, SHORT) for name in ("core fp32", "core bf16", "core int8", "core fp8", "int8", "fp8")),
-    ("int8", FULL),
-)
+# held with few tokens, for more of which ComfyUI's int8 takes minutes; and one with all of them
+HELD, OURS_HELD = ("core fp32", "core bf16", "core int8", "core fp8", "int8", "fp8"), "int8"
+Rows = Sequence[Mapping[str, Any]]
 GIB = 2**30
 MEMORY_GOAL = 2.0 * GIB  # for the 1.2 billion parameters of MEMORY_BLOCKS
 
@@ -63,6 +60,11 @@ class Size:
     def asked(self, tokens: Mapping[str, Any]) -> dict[str, Any]:
         """What goes into a step of so many tokens."""
         return {**tokens, "context": self.config.context, "vector": self.config.vector}
+
+
+def image_tokens(given: Mapping[str, Any]) -> int:
+    """A token is two by two numbers of the latent."""
+    return int(given["latent"][-1] * given["latent"][-2] // 4)
 
 
 def of_blocks(text: str) -> Size:
@@ -132,24 +134,20 @@ def lora_rows(comfy: Comfy, files: Mapping[str, Path], user: Path) -> list[dict[
     return found
 
 
-def memory_rows(
-    comfy: Comfy, files: Mapping[str, Path], size: Size, jobs: Sequence[tuple[str, Any]] = MEMORY
-) -> list[dict[str, Any]]:
+def memory_rows(comfy: Comfy, files: Mapping[str, Path], size: Size) -> list[dict[str, Any]]:
     """Private memory while a step is made, each model in a process of its own."""
+    jobs = [*((model, SHORT) for model in HELD), (OURS_HELD, size.given)]
     asked = [{"model": model, "given": size.asked(tokens)} for model, tokens in jobs]
     rows = run_inside(comfy, "step_jobs", LIMIT_S, job="memory", files=files, jobs=asked)
     return [{"what": "memory", **row} for row in rows]
 
 
-@pytest.fixture(scope="module")
-def rows(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """Everything once."""
-    size = of_blocks(os.environ.get("FUSEQUANT_BENCH_BLOCKS", "2,3"))
-    held = of_blocks(os.environ.get("FUSEQUANT_BENCH_MEMORY_BLOCKS", "2,3"))
-    limit_s = float(os.environ.get("FUSEQUANT_BENCH_SECONDS", "1800"))
-    folder = tmp_path_factory.mktemp("bench-step")
+def measured(
+    comfy: Comfy, folder: Path, size: Size, held: Size, limit_s: float, fresh: bool = True
+) -> Result:
+    """Steps and LoRAs of a model of `size`, the memory of one that is `held`."""
     files = write_files(folder / "steps", size.config)
-    found = step_rows(comfy, files, size, limit_s)
+    found = step_rows(comfy, files, size, limit_s, fresh)
     found += lora_rows(comfy, files, folder / "user")
     if held.config != size.config:
         for path in files.values():
@@ -157,26 +155,34 @@ def rows(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> list[dict[st
         files = write_files(folder / "held", held.config)
     found += memory_rows(comfy, files, held)
     (machine,) = run_inside(comfy, "memory_jobs", jobs=[{"job": "machine"}])
-    result = Result(
-        benchmark="step", date=datetime.date.today().isoformat(), rows=found, hardware=machine,
-        settings={
-            "comfyui": machine.pop("comfyui"), "parameters": size.config.size_bytes // 2,
-            "blocks": [size.config.double_blocks, size.config.single_blocks],
-            "hidden": size.config.hidden, "image_tokens": 1024, "text_tokens": 256,
-            "memory_parameters": held.config.size_bytes // 2, "rank": RANK, "rounds": ROUNDS,
-            "limit_s": limit_s, "slower": SLOWER,
-        },
-    )  # fmt: skip
+    settings = {
+        "comfyui": machine.pop("comfyui"), "parameters": size.config.size_bytes // 2,
+        "blocks": [size.config.double_blocks, size.config.single_blocks],
+        "hidden": size.config.hidden, "image_tokens": image_tokens(size.given),
+        "text_tokens": size.given["text"], "memory_parameters": held.config.size_bytes // 2,
+        "rank": RANK, "rounds": ROUNDS, "limit_s": limit_s, "slower": SLOWER,
+    }  # fmt: skip
+    today = datetime.date.today().isoformat()
+    return Result("step", today, found, machine, settings=settings)
+
+
+@pytest.fixture(scope="module")
+def rows(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    """Everything once."""
+    size = of_blocks(os.environ.get("FUSEQUANT_BENCH_BLOCKS", "2,3"))
+    held = of_blocks(os.environ.get("FUSEQUANT_BENCH_MEMORY_BLOCKS", "2,3"))
+    limit_s = float(os.environ.get("FUSEQUANT_BENCH_SECONDS", "1800"))
+    result = measured(comfy, tmp_path_factory.mktemp("bench-step"), size, held, limit_s)
     write_result(RESULTS, result)
-    return found
+    return result.rows
 
 
-def one(rows: Sequence[Mapping[str, Any]], what: str, contender: str) -> Mapping[str, Any]:
+def one(rows: Rows, what: str, contender: str) -> Mapping[str, Any]:
     """The first row of a contender."""
     return next(row for row in rows if (row["what"], row["contender"]) == (what, contender))
 
 
-def as_right_as_said(rows: Sequence[Mapping[str, Any]]) -> None:
+def as_right_as_said(rows: Rows) -> None:
     """Every contender that ran gave fp32's prediction within its bound, on layers that are ours."""
     for row in rows:
         if row["what"] != "step" or "why_not" in row:
@@ -187,15 +193,15 @@ def as_right_as_said(rows: Sequence[Mapping[str, Any]]) -> None:
             assert row["error"] < 0.9 * row["error_without_lora"], row
 
 
-def test_every_way_gives_the_same_prediction(rows: list[dict[str, Any]]) -> None:
+def test_every_way_gives_the_same_prediction(rows: Rows) -> None:
     as_right_as_said(rows)
 
 
-def test_int8_is_faster_than_bf16(rows: list[dict[str, Any]]) -> None:
+def test_int8_is_faster_than_bf16(rows: Rows) -> None:
     assert one(rows, "step", "int8, SDPA")["over_bf16_sdpa"] <= 0.65
 
 
-def test_int8_is_faster_without_a_compiler_too(rows: list[dict[str, Any]]) -> None:
+def test_int8_is_faster_without_a_compiler_too(rows: Rows) -> None:
     plain = one(rows, "step", "int8, SDPA, nothing compiled")
     if "why_not" in plain:
         pytest.skip(plain["why_not"])
@@ -203,22 +209,22 @@ def test_int8_is_faster_without_a_compiler_too(rows: list[dict[str, Any]]) -> No
 
 
 @pytest.mark.parametrize("scheme", ["fp8", "fp8_row"])
-def test_fp8_costs_little_beside_bf16(rows: list[dict[str, Any]], scheme: str) -> None:
+def test_fp8_costs_little_beside_bf16(rows: Rows, scheme: str) -> None:
     assert one(rows, "step", f"{scheme}, SDPA")["over_bf16_sdpa"] <= 1.2
 
 
 @pytest.mark.parametrize(("way", "most"), [("Live", 1.10), ("fused", 1.03)])
-def test_a_lora_costs_little_in_a_step(rows: list[dict[str, Any]], way: str, most: float) -> None:
+def test_a_lora_costs_little_in_a_step(rows: Rows, way: str, most: float) -> None:
     assert one(rows, "step", f"int8, SDPA, {way} LoRA")["over_int8"] <= most
 
 
-def test_a_strength_of_live_lora_is_there_at_once(rows: list[dict[str, Any]]) -> None:
+def test_a_strength_of_live_lora_is_there_at_once(rows: Rows) -> None:
     for scheme in ("int8", "fp8"):
         live = one(rows, "lora", f"{scheme}, Live LoRA")
         assert min(live["change_s"], live["again_s"]) < 0.1
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="private memory from /proc")
-def test_int8_is_held_in_little_memory(rows: list[dict[str, Any]]) -> None:
+def test_int8_is_held_in_little_memory(rows: Rows) -> None:
     held = [row for row in rows if (row["what"], row["contender"]) == ("memory", "int8")]
     assert [row["peak_bytes"] for row in held if row["peak_bytes"] > MEMORY_GOAL] == []

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from fusequant.authoring import steps
 from fusequant.engine.measure.config import FluxConfig
-from fusequant.engine.measure.results import Result
+from fusequant.engine.measure.results import Result, read_result, write_result
 
 from . import bench_step
-from .bench_step import SHORT, Size, one
+from .bench_step import SHORT, Rows, Size, one
 from .comfy import Comfy
 
 # below 256 a quantized layer falls under ComfyUI's limit of 16 KiB
 TINY = Size(FluxConfig(256, 1, 1, 256, 256, True), SHORT)
-Rows = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def rows(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    """All that the benchmark measures, but for its model and one round."""
+def result(comfy: Comfy, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """All that the benchmark measures, of a model of four million parameters, one round."""
     folder = tmp_path_factory.mktemp("step")
-    files = bench_step.write_files(folder, TINY.config)
-    found = bench_step.step_rows(comfy, files, TINY, limit_s=0.0, fresh=False)
-    found += bench_step.lora_rows(comfy, files, folder / "user")
-    return found + bench_step.memory_rows(comfy, files, TINY, [("int8", SHORT)])
+    return bench_step.measured(comfy, folder, TINY, TINY, limit_s=0.0, fresh=False)
+
+
+@pytest.fixture
+def rows(result: Result) -> Rows:
+    """The rows alone."""
+    return result.rows
 
 
 def test_every_way_gives_the_same_prediction(rows: Rows) -> None:
@@ -54,9 +56,9 @@ def test_loras_and_memory_are_measured(rows: Rows) -> None:
     assert one(rows, "memory", "int8")["step_s"] > 0
 
 
-def test_the_page_is_made_from_them(rows: Rows) -> None:
-    settings = {"parameters": 5_000_000, "memory_parameters": 5_000_000, "image_tokens": 16,
-                "text_tokens": 16, "blocks": [1, 1], "hidden": 256, "rank": 32}  # fmt: skip
-    told = steps.page(Result("step", "2026-01-01", rows, {}, settings=settings))
+def test_the_page_is_made_from_them(result: Result, tmp_path: Path) -> None:
+    read = read_result(write_result(tmp_path, result))
+    told = steps.page(read)
     assert "| int8, SDPA, Live LoRA |" in told and "| ComfyUI, fp8, stock LoRA |" in told
     assert "nothing compiled" in told
+    assert "| ComfyUI, int8 |" in steps.short(read)

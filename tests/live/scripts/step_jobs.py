@@ -103,8 +103,8 @@ def steps(
         ours = next(turn.row["first_s"] for turn in asked if turn.contender.name == m.OURS)
         for turn in asked:
             turn.slow = turn.row["first_s"] > slower * ours
+        taking = [turn for turn in asked if not turn.slow and not turn.contender.once]
         for number in range(rounds):
-            taking = [t for t in asked if not t.slow and not (number and t.contender.once)]
             takes = sum((turn.samples or [turn.row["first_s"]])[-1] for turn in taking)
             if number and time.monotonic() + takes > ended:
                 break
@@ -172,8 +172,13 @@ def _asked(
 
 
 def _facts(contender: Any) -> dict[str, Any]:
-    return {"contender": contender.name, "scheme": contender.scheme, "ours": contender.ours,
-            "attention": contender.attention, "compared_with": contender.reference}  # fmt: skip
+    import torch
+
+    return {
+        "contender": contender.name, "scheme": contender.scheme, "ours": contender.ours,
+        "attention": contender.attention, "compared_with": contender.reference,
+        "threads": torch.get_num_threads(),
+    }  # fmt: skip
 
 
 def _why_not(contender: Any) -> str | None:
