@@ -83,10 +83,13 @@ RECORDED = [
 SHAPES = [(8, 2048, 2048), (2048, 512, 512), (512, 2048, 512), (512, 512, 2048)]
 LAYERS = {
     "none": (16.0, 5.0, 8.0, 5.0),
-    "fp8": (32.0, 5.0, 8.0, 8.0),
-    "fp8_e5m2": (32.0, 5.0, 8.0, 8.0),
-    "int8": (4.0, 21.0, 20.25, 6.0),
-    "int8_convrot": (4.15, 25.0, 21.25, 10.0),
+    "fp8": (7.08, 9.5, 14.0, 8.0),
+    "fp8_e5m2": (6.09, 9.5, 14.0, 8.0),
+    "int8": (4.23, 11.5, 17.25, 12.0),
+    "int8_convrot": (4.3, 15.5, 18.25, 16.0),
+    "fp8 of ComfyUI": (32.0, 5.0, 8.0, 8.0),
+    "int8 of ComfyUI": (4.0, 21.0, 20.25, 6.0),
+    "int8_convrot of ComfyUI": (4.15, 25.0, 21.25, 10.0),
     "int8_weight_only": (4.09, 9.0, 12.0, 6.0),
     "fp8_row": (7.08, 9.5, 14.0, 8.0),
     "fp8_block128": (7.08, 9.5, 14.0, 8.0),
@@ -174,7 +177,7 @@ def test_a_family_that_nobody_counted_is_told_by_its_widths() -> None:
 
 def test_codes_that_a_gpu_multiplies_are_not_widened() -> None:
     assert held_on("int8", "sm_86") == "fused" and held_on("int8", "sm_75") == "sums"
-    assert held_on("fp8", "sm_86") == "fp8" and held_on("fp8", "sm_89") == "fused fp8"
+    assert held_on("fp8", "sm_86") == "fp8 of ComfyUI" and held_on("fp8", "sm_89") == "fused fp8"
     assert held_on("int8", "cpu") == "int8"  # measured there
     assert held_on("a format of the host alone", "sm_89") == "a format of the host alone"
 
