@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,10 @@ def test_the_page_is_made_from_them(result: Result, tmp_path: Path) -> None:
     assert "| int8, SDPA, Live LoRA |" in told and "| ComfyUI, fp8, stock LoRA |" in told
     assert "nothing compiled" in told
     assert "| ComfyUI, int8 |" in steps.short(read)
+
+
+def test_the_page_says_what_was_asked_with_few_tokens_only(result: Result) -> None:
+    slow = dict(one(result.rows, "step", "core int8"), median_s=None, rounds=0)
+    slow.pop("first_s", None)
+    told = steps.page(replace(result, rows=[slow]))
+    assert "| ComfyUI, int8 | with 32 tokens only |" in told

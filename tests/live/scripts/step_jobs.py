@@ -136,15 +136,16 @@ def _first(
             began = time.perf_counter()
             loaded[contender.model] = m.MODELS[contender.model](files, loaded)
             row["load_s"] = time.perf_counter() - began
-        turn = Turn(contender, m.Timed(loaded[contender.model], contender.attention), row)
-        patcher = loaded[contender.model]
+        compute = m.compute_of(contender)
+        timed = m.Timed(loaded[contender.model], contender.attention, compute)
+        turn = Turn(contender, timed, row)
         if contender.doubtful:
-            row |= _asked(turn, short, shorter, patcher, "short_s")
+            row |= _asked(turn, short, shorter, "short_s")
             turn.slow = row["short_s"] > slower * turns[0].row["short_s"]
         if not turn.slow:
-            row |= _asked(turn, given, predicted, patcher, "first_s")
+            row |= _asked(turn, given, predicted, "first_s")
         if contender.probed:
-            row["short_s"] = _asked(turn, short, shorter, patcher, "short_s")["short_s"]
+            row["short_s"] = _asked(turn, short, shorter, "short_s")["short_s"]
         if contender.name == m.WITH_LORA:
             loaded.pop(contender.model)  # it was there to be compared with
         else:
@@ -152,9 +153,7 @@ def _first(
     return turns, left_out
 
 
-def _asked(
-    turn: Turn, given: Any, predicted: dict[str, Any], patcher: Any, what: str
-) -> dict[str, Any]:
+def _asked(turn: Turn, given: Any, predicted: dict[str, Any], what: str) -> dict[str, Any]:
     """Seconds of one step under the name `what`, how far off it is, and what multiplied."""
     from fusequant.engine.measure.errors import relative_error
     from fusequant.kernels.registry import noted
@@ -168,7 +167,7 @@ def _asked(
         without = predicted[m.BASELINE]
         row["error_without_lora"] = relative_error(without.flatten(1), prediction.flatten(1))
     row["bound"] = m.BOUNDS[contender.scheme]
-    return {what: seconds} | row | _ran(contender, patcher, calls)
+    return {what: seconds} | row | _ran(contender, turn.timed.patcher, calls)
 
 
 def _facts(contender: Any) -> dict[str, Any]:

@@ -26,7 +26,8 @@ class Contender:
     """A way to hold and run the model. Those with the same `model`, of MODELS, share its weights.
 
     `reference`: the contender whose prediction it must give. `once`: its first step is all, since
-    another shares its weights. `plain`: no pass over memory is compiled.
+    another shares its weights. `plain`: no pass over memory is compiled. With SDPA ours compute in
+    the dtype that Speed Options advises for the processor; `other`: in the other one.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Contender:
     reference: str = BASELINE
     once: bool = False
     plain: bool = False
+    other: bool = False
 
     @property
     def doubtful(self) -> bool:
@@ -55,6 +57,15 @@ class Contender:
         return not self.model.startswith("core")
 
 
+def compute_of(contender: Contender) -> str | None:
+    """The compute dtype for Speed Options, None where nothing is set."""
+    from fusequant.kernels import cpu
+
+    if not contender.ours or contender.attention != SDPA:
+        return None
+    return "bf16" if cpu.multiplies_bf16() != contender.other else "fp32"
+
+
 def _contenders() -> tuple[Contender, ...]:
     core = [
         Contender("core fp32", "core fp32", "fp32"),
@@ -68,7 +79,7 @@ def _contenders() -> tuple[Contender, ...]:
     return (
         *core,
         *own,
-        Contender("int8, SDPA, bf16 compute", "int8 in bf16", "int8", SDPA),
+        Contender("int8, SDPA, the other dtype", "int8", "int8", SDPA, other=True),
         Contender("int8, SDPA, nothing compiled", "int8", "int8", SDPA, plain=True),
         Contender(WITH_LORA, WITH_LORA, "fp32", once=True, reference=WITH_LORA),
         Contender("int8, SDPA, Live LoRA", "int8 + live", "int8", SDPA, WITH_LORA),
@@ -112,20 +123,16 @@ def _scheme(path: str, scheme: str) -> Any:
     return load_diffusion_model(path, scheme)[0]
 
 
-def _quantize(patcher: Any, scheme: str) -> Any:
-    from fusequant.host.cached import quantize_model
-    from fusequant.host.pristine import Request
-
-    return quantize_model(patcher, Request(scheme, cache="off"))[0]
-
-
 def _fused(files: Mapping[str, str], scheme: str) -> Any:
     """Load FP8 DiT, Fuse LoRA, Quantize Model."""
+    from fusequant.host.cached import quantize_model
     from fusequant.host.fuse_lora import fuse_loras
     from fusequant.host.load import load_diffusion_model
+    from fusequant.host.pristine import Request
 
     upstream = load_diffusion_model(files["model"])[0]
-    return _quantize(fuse_loras(upstream, _loras(files))[0], scheme)
+    fused, _ = fuse_loras(upstream, _loras(files))
+    return quantize_model(fused, Request(scheme, cache="off"))[0]
 
 
 def _live(patcher: Any, files: Mapping[str, str]) -> Any:
@@ -152,7 +159,6 @@ MODELS: dict[str, Callable[[Mapping[str, str], Loaded], Any]] = {
         scheme: lambda files, have, scheme=scheme: _scheme(files["model"], scheme)
         for scheme in SCHEMES
     },
-    "int8 in bf16": lambda files, have: _quantize(_stock_bf16(files["model"]), "int8"),
     "int8 + live": lambda files, have: _live(have["int8"], files),
     "int8 + fused": lambda files, have: _fused(files, "int8"),
 }
@@ -190,12 +196,12 @@ class Given:
 class Timed:
     """A patcher whose steps are timed where the sampler asks for them."""
 
-    def __init__(self, patcher: Any, attention: str = UNCHANGED) -> None:
+    def __init__(self, patcher: Any, attention: str, compute: str | None = None) -> None:
         import comfy.patcher_extension
 
         from fusequant.host import speed
 
-        self.patcher = speed.speed_up(patcher, attention)[0]
+        self.patcher = speed.speed_up(patcher, attention, compute=compute)[0]
         self._seen: list[tuple[float, Any]] = []
         kind = comfy.patcher_extension.WrappersMP.PREDICT_NOISE
         self.patcher.add_wrapper_with_key(kind, "bench_step", self._note)
