@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 
     Read = Callable[[int, int], torch.Tensor]
     Tensors = Mapping[str, torch.Tensor]
+    Bias = torch.Tensor | None
+    Linear = Callable[[torch.Tensor, Tensors, Mapping[str, object], Bias], torch.Tensor]
+    Branched = Callable[
+        [torch.Tensor, Tensors, Mapping[str, object], Bias, torch.Tensor, torch.Tensor],
+        torch.Tensor,
+    ]
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,8 @@ class Scheme:
     dequantize(tensors, settings) -> (rows, k) float32: from the pieces of a run of rows, any scale
         shape that the readers of this storage accept; `settings` is the layer's JSON.
     linear(x, tensors, settings, bias) -> y: what the layer computes, on the backend in force.
+    branched(x, tensors, settings, bias, down, up) -> linear plus (x down.T) up.T, where a card has
+        one kernel for both.
     rotated(k) -> the size of the groups that the inputs are rotated in before they are rounded, by
         `ops.rotate_groups`, or None: not at all. Scales are chosen for the rotated numbers.
     turned(tensors, settings) -> what `dequantize` gives before it rotates back, where `rotated`.
@@ -124,10 +132,9 @@ class Scheme:
     pieces: Callable[[int, int, str], dict[str, Piece]]
     quantize: Quantize
     dequantize: Callable[[Tensors, Mapping[str, object]], torch.Tensor]
-    linear: Callable[
-        [torch.Tensor, Tensors, Mapping[str, object], torch.Tensor | None], torch.Tensor
-    ]
+    linear: Linear
     worst_error: float
+    branched: Branched | None = None
     config: Callable[[int, int], Mapping[str, object]] = no_config
     core_reads: str = "yes"  # "yes", "no: our loader", "0.38 and later, and our loader"
     row_axis: Mapping[str, int] = field(default_factory=lambda: {"weight": 0, "scale": 0})

@@ -8,6 +8,7 @@ from .report import Report
 
 AUTO, KITCHEN = "auto", "kitchen"
 WHERE_IT_CAN = "?"  # at the end of a backend's name: others may take what it refuses
+REGISTRY = WHERE_IT_CAN  # no name at all: our layouts, and whoever the registry chooses
 
 
 def backend_names() -> list[str]:
@@ -23,14 +24,14 @@ def why_not(name: str) -> str | None:
 def forced_backend(asked: str | None, implied: str | None, report: Report) -> str | None:
     """The backend that layers are forced to, `kitchen` for the host's layouts as they are, or None.
 
-    None: the host chooses for its own formats, the registry for ours.
+    None: nobody was asked for; what the device needs is said by devices.py.
 
     `asked` by the user is refused when it cannot run; one that is only `implied` by the name of a
     scheme (`fp8-sgl`) is left out with a warning: another backend gives the same numbers. So it
     does for a layer that the backend refuses later: `sgl?`.
     """
-    if asked == KITCHEN:
-        return KITCHEN
+    if asked == KITCHEN or (asked or "").endswith(WHERE_IT_CAN):  # the latter was decided before
+        return asked
     if asked not in (None, AUTO):
         reason = why_not(str(asked))
         if reason is None:

@@ -66,13 +66,13 @@ def _load(path: str, request: Request, report: Report, disable_dynamic: bool = F
             fix="open it with the loader of its kind, or as stored",
         )
     reload = (reload_vision, (path,))
-    if stored and source.kind == "safetensors" and host_reads(source):
+    device = comfy.model_management.text_encoder_device()
+    if stored and source.kind == "safetensors" and host_reads(source, device):
         report.notes.append("read by ComfyUI's own loader, as stored")
         made = _known(comfy.clip_vision.load(path), model)
         made.patcher.cached_patcher_init = reload
         return made
     choices: dict[str, Choice] = {}
-    device = comfy.model_management.text_encoder_device()
     plain = bool(unholdable({layer.scheme for layer in model.layers}, device))
     if not stored:
         scheme, _ = exact_scheme(request.scheme, device)

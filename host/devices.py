@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 import torch
 
-from ..engine.devices import NATIVE, REFUSED, check, device_class, rules
+from ..engine.devices import NATIVE, REFUSED, DeviceRule, check, device_class, rules
+from ..kernels.backends.kitchen import why_eager
+from .backends import REGISTRY
 from .report import Report
 
-REFERENCE = "reference"
 # where a device has no integer matmul the host's kernels for these would raise
 _INT8 = ("int8", "int8_convrot", "w4a8")
 
@@ -21,16 +22,27 @@ def class_of(device: torch.device) -> str:
 
 
 def running(scheme: str, device: torch.device, backend: str | None, report: Report) -> str | None:
-    """The backend that a scheme needs on a device, where it is not asked for another one.
+    """The backend of a scheme's layers on a device: the one asked for, None for the host's own.
 
     A scheme that the device refuses is refused; an emulated one is told with its reason.
     """
     found = check(scheme, class_of(device))
     if found.support != NATIVE:
         report.notes.append(f"{scheme} on {device.type}: {found.support}, {found.why}")
-    if backend is None and scheme in _INT8 and _support("int8", device) != NATIVE:
-        return REFERENCE
-    return backend
+    return stored_backend([scheme], device, backend)
+
+
+def why_ours(scheme: str, device: torch.device) -> str | None:
+    """Why layers of a scheme are multiplied by our own code on a device; None: by the host's.
+
+    The host's is comfy-kitchen: compiled kernels for some cards and some builds of torch, plain
+    torch code for all the others.
+    """
+    if scheme == "none" or _rule(scheme, device) is None:  # plain, or a format of the host alone
+        return None
+    if scheme in _INT8 and _support("int8", device) != NATIVE:
+        return "there is no integer product on this device: ComfyUI's would raise"
+    return why_eager(scheme, device)
 
 
 def unholdable(schemes: Iterable[str], device: torch.device) -> list[str]:
@@ -48,9 +60,10 @@ def compute_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
 def stored_backend(
     schemes: Iterable[str], device: torch.device, backend: str | None
 ) -> str | None:  # fmt: skip
-    """The backend for the layers of a file as stored: plain torch where the host's would raise."""
-    slow = _support("int8", device) != NATIVE and any(name in _INT8 for name in schemes)
-    return REFERENCE if backend is None and slow else backend
+    """The backend for layers of these schemes: the registry's choice where one is better off so."""
+    if backend is None and any(why_ours(scheme, device) for scheme in schemes):
+        return REGISTRY
+    return backend
 
 
 def host_computes(schemes: Iterable[str], device: torch.device) -> bool:
@@ -64,7 +77,11 @@ def host_computes(schemes: Iterable[str], device: torch.device) -> bool:
     return not unholdable(found, device)
 
 
+def _rule(scheme: str, device: torch.device) -> DeviceRule | None:
+    return rules().get((scheme, class_of(device)))
+
+
 def _support(scheme: str, device: torch.device) -> str:
     """A scheme that only the host knows is left to the host."""
-    found = rules().get((scheme, class_of(device)))
+    found = _rule(scheme, device)
     return NATIVE if found is None else found.support

@@ -17,6 +17,7 @@ from ..engine.model import UNKNOWN, Model
 from ..engine.plan import Choice
 from ..engine.source import Source
 from ..engine.tensors import FP8, torch_dtype
+from . import devices
 from .load import Streaming
 from .ops import Rewrite, quantized_operations
 from .pristine import Request
@@ -34,7 +35,10 @@ def encoder_operations(load_device: torch.device, rewrite: Rewrite | None = None
 
     `rewrite` sees each Linear's tensors before they are loaded.
     """
-    base = quantized_operations(torch.float16, load_device, rewrite=rewrite, full_precision=True)
+    backend = devices.stored_backend(_READ_IN_TABLES, load_device, None)
+    base = quantized_operations(
+        torch.float16, load_device, backend, rewrite=rewrite, full_precision=True
+    )
 
     class EncoderOperations(base):  # type: ignore[misc, valid-type]
         """The host's operations; a Linear has a dtype of its own."""

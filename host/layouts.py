@@ -175,9 +175,20 @@ class SchemeLayout(QuantizedLayout):
         cls, x: torch.Tensor, weight: QuantizedTensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
         """y = x W.T + bias as the scheme means it, on the backend that takes the call."""
-        params = weight.params
-        tensors = cls.tensors(weight._qdata, params)
-        return opaque.linear(cls.SCHEME, x, tensors, params.settings, bias, params.backend)
+        return cls.linear_of(x, weight._qdata, weight.params, bias)
+
+    @classmethod
+    def linear_of(
+        cls,
+        x: torch.Tensor,
+        qdata: torch.Tensor,
+        params: Params,
+        bias: torch.Tensor | None,
+        sides: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """`linear` of codes and params; with `sides` (R, K), (N, R) a low-rank branch is added."""
+        tensors = cls.tensors(qdata, params)
+        return opaque.linear(cls.SCHEME, x, tensors, params.settings, bias, params.backend, sides)
 
 
 class FuseQuantFP8RowLayout(SchemeLayout):

@@ -99,13 +99,19 @@ def stored_init(path: str, backend: str | None = None, rotated: int | None = Non
         source.close()
 
 
-def host_reads(source: Source) -> bool:
-    """Whether the host's own loader opens a source with the right numbers."""
+def host_reads(source: Source, device: torch.device | None = None) -> bool:
+    """Whether the host's own loader opens a source with the right numbers, as fast as ours.
+
+    `device` is where the model will compute, if not where the host computes all else.
+    """
     found = inspect.report(source, numbers=False)
-    if not devices.host_computes(found.layers, comfy.model_management.get_torch_device()):
+    place = device or comfy.model_management.get_torch_device()
+    if not devices.host_computes(found.layers, place):
         return False
     if found.family == UNKNOWN:  # the host knows more families than we do
         return source.kind == "safetensors" and formats()[found.dialect].core_reads
+    if devices.stored_backend(found.layers, place, None) is not None:
+        return False
     return any(node.startswith("Load ") for node in found.loads_in)
 
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 
+from ..engine.branch import linear_with_branch
 from ..engine.rows import all_schemes
 from ..kernels.registry import NoBackend, use_backend
 from .backends import WHERE_IT_CAN
 
 LINEAR, DEQUANTIZE = "fusequant::scheme_linear", "fusequant::scheme_dequantize"
+BRANCHED = "fusequant::scheme_linear_branched"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _BESIDE = ("scale", "zeros", "input_scale", "scale_2", "channel", "codebook")
 _TENSORS = ", ".join(("Tensor codes", "Tensor scale", *(f"Tensor? {role}" for role in _BESIDE[1:])))
@@ -29,11 +31,12 @@ def _tensors(codes: torch.Tensor, beside: tuple[Any, ...]) -> dict[str, torch.Te
 
 
 def _on(backend: str, run: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """`run` on `sgl`, or the refusal; on `sgl?` where it can; on what the registry chooses."""
-    if not backend:
+    """`run` on `sgl`, or the refusal; on `sgl?` where it can; else on what the registry chooses."""
+    name = backend.removesuffix(WHERE_IT_CAN)
+    if not name:
         return run()
     try:
-        with use_backend(backend.removesuffix(WHERE_IT_CAN)):
+        with use_backend(name):
             return run()
     except NoBackend:
         if not backend.endswith(WHERE_IT_CAN):
@@ -51,6 +54,23 @@ def _linear(
     tensors = _tensors(codes, (scale, zeros, input_scale, scale_2, channel, codebook))
     run = partial(all_schemes()[scheme].linear, x, tensors, json.loads(settings), bias)
     return _on(backend, run).contiguous()
+
+
+def _branched(
+    x: torch.Tensor, down: torch.Tensor, up: torch.Tensor, bias: torch.Tensor | None,
+    codes: torch.Tensor, scale: torch.Tensor, zeros: torch.Tensor | None,
+    input_scale: torch.Tensor | None, scale_2: torch.Tensor | None, channel: torch.Tensor | None,
+    codebook: torch.Tensor | None, scheme: str, settings: str, backend: str,
+) -> torch.Tensor:  # fmt: skip
+    """(..., K), (R, K), (N, R) -> (..., N), a tensor of its own."""
+    tensors = _tensors(codes, (scale, zeros, input_scale, scale_2, channel, codebook))
+    made, said = all_schemes()[scheme], json.loads(settings)
+    run = partial(linear_with_branch, made, x, tensors, said, bias, (down, up))
+    return _on(backend, run).contiguous()
+
+
+def _branched_shape(x: torch.Tensor, down: Any, up: torch.Tensor, *more: Any) -> torch.Tensor:
+    return x.new_empty((*x.shape[:-1], up.shape[0]))
 
 
 def _linear_shape(x: torch.Tensor, bias: Any, codes: torch.Tensor, *more: Any) -> torch.Tensor:
@@ -80,14 +100,17 @@ def _dequantize_shape(codes: torch.Tensor, *more: Any) -> torch.Tensor:
 
 
 @cache
-def _operators() -> tuple[Any, Any]:
-    """(linear, dequantize), defined now or by the copy of the pack that was loaded first."""
+def _operators() -> tuple[Any, Any, Any]:
+    """(linear, dequantize, branched), defined now or by the copy of the pack that came first."""
     facts = "str scheme, str settings"
     defined = (
         (LINEAR, _linear, _linear_shape,
          f"(Tensor x, Tensor? bias, {_TENSORS}, {facts}, str backend) -> Tensor"),
         (DEQUANTIZE, _dequantize, _dequantize_shape,
          f"({_TENSORS}, {facts}, int inputs, int dtype) -> Tensor"),
+        (BRANCHED, _branched, _branched_shape,
+         f"(Tensor x, Tensor down, Tensor up, Tensor? bias, {_TENSORS}, {facts}, str backend) "
+         "-> Tensor"),
     )  # fmt: skip
     found = []
     for name, run, shape, schema in defined:
@@ -96,7 +119,7 @@ def _operators() -> tuple[Any, Any]:
             made = torch.library.custom_op(name, run, mutates_args=(), schema=schema)
             made.register_fake(shape)
         found.append(getattr(getattr(torch.ops, space), short))
-    return found[0], found[1]
+    return found[0], found[1], found[2]
 
 
 @cache
@@ -108,13 +131,16 @@ def spelled(settings: tuple[tuple[str, object], ...]) -> str:
 def linear(
     scheme: str, x: torch.Tensor, tensors: Mapping[str, torch.Tensor],
     settings: tuple[tuple[str, object], ...], bias: torch.Tensor | None, backend: str | None,
+    sides: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:  # fmt: skip
-    """y = x W.T + bias as the scheme means it, on the backend asked for or the first that can."""
+    """y = x W.T + bias as the scheme means it, on the backend asked for or the first that can.
+
+    `sides` (R, K) and (N, R) of a low-rank branch: (x down.T) up.T is added.
+    """
     beside = (tensors.get(role) for role in _BESIDE)
-    run = _operators()[0]
-    result: torch.Tensor = run(
-        x, bias, tensors["weight"], *beside, scheme, spelled(settings), backend or ""
-    )
+    more = (bias, tensors["weight"], *beside, scheme, spelled(settings), backend or "")
+    linear, _, branched = _operators()
+    result: torch.Tensor = linear(x, *more) if sides is None else branched(x, *sides, *more)
     return result
 
 

@@ -24,6 +24,7 @@ from ..engine.place.step import (
     CPU_RUN_BYTES,
     HEAD,
     PLAIN,
+    PLAIN_TORCH,
     RESIDENT,
     Call,
     query_rows,
@@ -104,7 +105,9 @@ def _held(patcher: Any) -> Any:
         module = modules[layer.name]
         weight = module.weight
         if isinstance(weight, QuantizedTensor) or isinstance(weight.data, QuantizedTensor):
-            return held_on(stored_scheme(module) or "other", device)
+            scheme = stored_scheme(module) or "other"
+            ours = device != "cpu" or hasattr(weight.layout_cls, "linear")
+            return held_on(scheme, device) if ours else PLAIN_TORCH.get(scheme, scheme)
         return RESIDENT if weight.dtype == computed else PLAIN
 
     return held

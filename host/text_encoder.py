@@ -156,7 +156,7 @@ def _load(files: TextFiles, request: Request, report: Report, disable_dynamic: b
     report.family = " + ".join(one.model.family.title for one in found)
     if request.scheme != AS_STORED:
         clip = _quantizing(files, found, request, report, disable_dynamic)
-    elif all(_stock(one, files.kind) for one in found):
+    elif all(_stock(one, files) for one in found):
         report.notes.append("read by ComfyUI's own loader, as stored")
         return comfy.sd.load_clip(
             list(files.paths), folder_paths.get_folder_paths("embeddings"), files.host_kind(),
@@ -187,13 +187,13 @@ def _open(path: str, report: Report) -> Opened:
     return one
 
 
-def _stock(one: Opened, kind: str) -> bool:
+def _stock(one: Opened, files: TextFiles) -> bool:
     """The host's own loader gets every number right, and has the tokenizer."""
-    if one.source.kind != "safetensors" or not host_reads(one.source):
+    if one.source.kind != "safetensors" or not host_reads(one.source, files.load_device()):
         return False
     marked = any(layer.scheme != "none" and "scale" in layer.parts[0].tensors
                  for layer in one.model.layers)  # fmt: skip
-    return not _lacks_tokenizer(one, kind) and (not marked or _noticed(one.model))
+    return not _lacks_tokenizer(one, files.kind) and (not marked or _noticed(one.model))
 
 
 def _noticed(model: Model) -> bool:

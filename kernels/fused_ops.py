@@ -49,6 +49,20 @@ def quantize_activations(
     return result
 
 
+def add_low_rank(y: Tensor, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
+    """y + (x down.T) up.T for y (..., N), which may be written over, down (R, K) and up (N, R).
+
+    What a linear without an op of its own for it is followed by; x down.T may be rounded to x's
+    dtype.
+    """
+    if not x.numel() or not y.numel():
+        return y
+    down, up = _branch(x, up, down, up)
+    rows, outputs = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1])
+    result: Tensor = registry.run("add_low_rank", x=rows, y=outputs, down=down, up=up)
+    return result.reshape(y.shape)
+
+
 def int8_low_rank_linear(
     x: Tensor, weight: Tensor, scale: Tensor, down: Tensor, up: Tensor, bias: Tensor | None = None
 ) -> Tensor:

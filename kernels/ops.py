@@ -34,6 +34,7 @@ from .block_ops import (
     w4a8_linear,
 )
 from .fused_ops import (
+    add_low_rank,
     fp8_block128_low_rank_linear,
     fp8_row_low_rank_linear,
     int4_low_rank_linear,
@@ -42,6 +43,7 @@ from .fused_ops import (
 )
 
 __all__ = [  # of block_ops.py, the formats of ComfyUI with block scales, and of fused_ops.py
+    "add_low_rank",
     "dequantize_mxfp8",
     "dequantize_nvfp4",
     "dequantize_w4a4",

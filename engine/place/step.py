@@ -22,6 +22,7 @@ HEAD = 128  # numbers in a head of every family that is counted
 RESIDENT, PLAIN = "resident", "none"  # ways to hold a weight that are no scheme
 # what our products widen at a time, see kernels/backends/_by_rows.py
 CPU_RUN_BYTES, GPU_RUN_BYTES = 4 << 20, 256 << 20
+ROUNDED_ROWS = 1024  # activations that become codes at a time, see kernels/backends/_integers.py
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,14 @@ class ByRows:
     """A weight that our own product widens a run of rows at a time, see `_by_rows`.
 
     Of a run: `beside`, what is kept next to it for the whole product; `making`, what is there too
-    while it is made.
+    while it is made. `rounded`: activations become codes, some rows at a time, whose products are
+    scaled before they go to the output. `turned`: all of them are rotated first.
     """
 
     beside: float = 0.0
     making: float = 0.0
+    rounded: bool = False
+    turned: bool = False
 
 
 Ways = tuple[tuple[float, float, float], ...]
@@ -42,16 +46,29 @@ Ways = tuple[tuple[float, float, float], ...]
 WORKING: dict[str, Ways | ByRows] = {
     RESIDENT: ((0, 1, 0),),  # a plain weight in the dtype that is computed in
     PLAIN: ((1, 1, 0),),  # a plain weight that is widened for its layer
-    "fp8": ((2, 0, 0), (1, 1, 0)),
-    "fp8_e5m2": ((2, 0, 0), (1, 1, 0)),
-    "int8": ((0.25, 0, 0), (0, 5, 0.25)),
-    "int8_convrot": ((0.25, 0, 0), (0, 5, 1.25)),
+    "int8": ByRows(rounded=True),
+    "int8_convrot": ByRows(rounded=True, turned=True),
     "int8_weight_only": ByRows(),
+    "fp8": ByRows(0.5, 0.25),
+    "fp8_e5m2": ByRows(0.5),
     "fp8_row": ByRows(0.5, 0.25),
     "fp8_block128": ByRows(0.5, 0.25),
     "int4_g128": ByRows(0.0, 0.5),
 }
 _DEQUANTIZED = ((2.0, 1.0, 0.0),)  # any other scheme: codes to numbers, twice while it is scaled
+
+# the same schemes by ComfyUI's own code on a CPU, which widens a whole weight for its product
+PLAIN_TORCH = {
+    "fp8": "fp8 of ComfyUI",
+    "fp8_e5m2": "fp8 of ComfyUI",
+    "int8": "int8 of ComfyUI",
+    "int8_convrot": "int8_convrot of ComfyUI",
+}
+WORKING |= {
+    "fp8 of ComfyUI": ((2, 0, 0), (1, 1, 0)),
+    "int8 of ComfyUI": ((0.25, 0, 0), (0, 5, 0.25)),
+    "int8_convrot of ComfyUI": ((0.25, 0, 0), (0, 5, 1.25)),
+}
 
 # Products of codes on a GPU, counted from their kernels and not measured. What a CPU needs beside
 # its output (sums of 32 bits, their float32 copies, a turned copy of the codes) is not there: since
@@ -169,13 +186,19 @@ def _by_rows(
     are scaled in float32, for which both are there at once.
     """
     rows = min(matrix.n, max(1, call.run_bytes // (call.itemsize * matrix.k)))
-    output, run, products = tokens * matrix.n, rows * matrix.k, tokens * rows
+    some = min(tokens, ROUNDED_ROWS) if held.rounded else tokens
+    run, products = rows * matrix.k, some * rows
     before = 1 if rows < matrix.n else 0
     scaled = 4 / call.itemsize  # float32 products, in units of one activation
     converted = 1 + scaled if call.itemsize < 4 else 1.0
+    beside = [(1.0, float(tokens * matrix.n))]
+    if held.rounded:  # codes in 8 and in 32 bits, and the sums of these rows
+        beside += [(0.25 + scaled, some * matrix.k), (scaled, some * matrix.n)]
+    if held.turned:
+        beside.append((scaled, tokens * matrix.k))
     return [
-        [(1, output), (1 + held.beside + held.making, run), (before * scaled, products)],
-        [(1, output), (1 + held.beside, run), (max(converted, 1 + before * scaled), products)],
+        [*beside, (1 + held.beside + held.making, run), (before * scaled, products)],
+        [*beside, (1 + held.beside, run), (max(converted, 1 + before * scaled), products)],
     ]
 
 

@@ -54,6 +54,22 @@ def linear(
     return ops.fp8_block128_linear(x, tensors["weight"], _tile_scale(tensors), bias)
 
 
+def branched(
+    x: torch.Tensor,
+    tensors: Tensors,
+    settings: Mapping[str, object],
+    bias: torch.Tensor | None,
+    down: torch.Tensor,
+    up: torch.Tensor,
+) -> torch.Tensor:
+    """`linear` with a low-rank branch."""
+    from ...kernels import ops
+
+    return ops.fp8_block128_low_rank_linear(
+        x, tensors["weight"], _tile_scale(tensors), down, up, bias
+    )
+
+
 def _tiles(n: int, k: int) -> tuple[int, int]:
     return -(-n // 128), -(-k // 128)
 
@@ -81,6 +97,7 @@ SCHEME = Scheme(
     quantize=quantize,
     dequantize=dequantize,
     linear=linear,
+    branched=branched,
     worst_error=0.03,
     core_reads="no: our loader",
     row_step=128,

@@ -72,6 +72,21 @@ def linear(
     return ops.int4_linear(x, tensors["weight"], scale, zeros, size, bias)
 
 
+def branched(
+    x: torch.Tensor,
+    tensors: Tensors,
+    settings: Mapping[str, object],
+    bias: torch.Tensor | None,
+    down: torch.Tensor,
+    up: torch.Tensor,
+) -> torch.Tensor:
+    """`linear` with a low-rank branch."""
+    from ...kernels import ops
+
+    scale, zeros, size = _groups(tensors, settings)
+    return ops.int4_low_rank_linear(x, tensors["weight"], scale, down, up, zeros, size, bias)
+
+
 def _half(dtype: str) -> str:
     return "F16" if dtype == "F16" else "BF16"
 
@@ -105,6 +120,7 @@ SCHEME = Scheme(
     quantize=quantize,
     dequantize=dequantize,
     linear=linear,
+    branched=branched,
     worst_error=0.12,
     core_reads="0.38 and later, and our loader",
     row_axis={"weight": 0, "scale": 1, "zeros": 1},

@@ -49,6 +49,20 @@ def linear(
     return run(x, tensors["weight"], row_scale(tensors), bias)
 
 
+def branched(
+    x: torch.Tensor,
+    tensors: Tensors,
+    settings: Mapping[str, object],
+    bias: torch.Tensor | None,
+    down: torch.Tensor,
+    up: torch.Tensor,
+) -> torch.Tensor:
+    """`linear` with a low-rank branch."""
+    from ...kernels import ops
+
+    return ops.int8_low_rank_linear(x, tensors["weight"], row_scale(tensors), down, up, bias)
+
+
 SCHEME = Scheme(
     name="int8",
     title="INT8, one scale per output row",
@@ -59,6 +73,7 @@ SCHEME = Scheme(
     quantize=quantize,
     dequantize=dequantize,
     linear=linear,
+    branched=branched,
     worst_error=0.012,
     aliases={
         "int8-vllm": "vllm",

@@ -73,10 +73,11 @@ def linear(
     """x rotated, then int8 with one scale per token; as it is if the file says so."""
     from ...kernels import ops
 
-    if full_precision(settings):
-        return ops.linear(x, dequantize(tensors, settings), bias)
     weight = tensors["weight"]
     size = group_size(settings, "convrot_groupsize", 256, weight.shape[1], power_of_four=True)
+    if full_precision(settings):  # the rotations cancel here as well: the weight is not turned back
+        turned = ops.rotate_groups(x.reshape(-1, x.shape[-1]), size).to(x.dtype)
+        return ops.int8_weight_only_linear(turned.view(x.shape), weight, row_scale(tensors), bias)
     return ops.int8_convrot_linear(x, weight, row_scale(tensors), size, bias)
 
 

@@ -64,6 +64,7 @@ def widened_linear(
         codes, sx = quantize(x[start : start + WIDENED_ROWS])
         sums = weight_only_linear(codes.to(torch.float32), weight, None, scale).mul_(sx)
         result[start : start + WIDENED_ROWS] = sums if added is None else sums.add_(added)
+        del codes, sums  # or they would lie beside those of the next run
     return result
 
 

@@ -67,6 +67,12 @@ def branched(linear: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return run
 
 
+def add_low_rank(x: Tensor, y: Tensor, down: Tensor, up: Tensor) -> Tensor:
+    """(M, K), (M, N), (R, K), (N, R) -> (M, N), sums in float32."""
+    middle = (x.to(torch.float32) @ down.to(torch.float32).T).to(x.dtype)
+    return (y.to(torch.float32) + middle.to(torch.float32) @ up.to(torch.float32).T).to(y.dtype)
+
+
 def low_rank_claims(linears: dict[str, tuple[Callable[..., Tensor], float]]) -> tuple[Claim, ...]:
     """{`int8`: (its linear, error bound)} -> claims on `int8_low_rank_linear` and so on."""
     return tuple(
@@ -75,4 +81,7 @@ def low_rank_claims(linears: dict[str, tuple[Callable[..., Tensor], float]]) -> 
     )
 
 
-CLAIMS = (Claim("quantize_activations", quantize_activations),)
+CLAIMS = (
+    Claim("quantize_activations", quantize_activations),
+    Claim("add_low_rank", add_low_rank, error=0.004),
+)

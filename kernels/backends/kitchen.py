@@ -9,7 +9,7 @@ import torch
 
 from ..constraints import Dtypes, On, OneNumber
 from ..registry import Backend, Claim
-from . import _kitchen_blocks
+from . import _kitchen_blocks, _kitchen_kernels
 
 Tensor = torch.Tensor
 FLOAT32 = 0  # comfy-kitchen's number for the output dtype
@@ -22,6 +22,12 @@ def available() -> str | None:
     except ImportError as error:
         return f"comfy-kitchen cannot be imported: {error}"
     return None
+
+
+def why_eager(scheme_or_function: str, device: torch.device) -> str | None:
+    """Why ComfyUI, as it stands, runs a scheme's linear on the device in comfy-kitchen's plain
+    torch code; None where comfy-kitchen has a compiled kernel, or none is needed there."""
+    return available() or _kitchen_kernels.why_eager(scheme_or_function, device)
 
 
 def _kitchen() -> Any:

@@ -15,7 +15,7 @@ from . import _native_blocks, _native_cards, _native_rotated
 from ._by_rows import compute_dtype, weight_only_linear
 from ._integers import integer_linear
 from ._native_cards import on_amd
-from ._native_low_rank import low_rank_claims
+from ._native_low_rank import ADDED, low_rank_claims
 from .reference import TOP
 
 Tensor = torch.Tensor
@@ -342,5 +342,5 @@ BACKEND = Backend(
     name="torch_native",
     title="torch's fast paths",
     order=20,
-    claims=(*_CLAIMS, *low_rank_claims(_CLAIMS)),
+    claims=(*_CLAIMS, ADDED, *low_rank_claims(_CLAIMS)),
 )

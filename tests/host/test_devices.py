@@ -7,6 +7,7 @@ import torch
 
 from fusequant.engine.errors import Refused
 from fusequant.host import devices
+from fusequant.host.backends import REGISTRY
 from fusequant.host.report import Report
 
 CPU, MPS, XPU = (torch.device(kind) for kind in ("cpu", "mps", "xpu"))
@@ -20,7 +21,7 @@ def test_what_a_device_refuses_is_refused_before_any_work() -> None:
 
 def test_an_emulated_scheme_is_told_with_its_reason() -> None:
     report = Report("")
-    assert devices.running("fp8", CPU, None, report) is None
+    assert devices.running("fp8", CPU, None, report) == REGISTRY
     assert report.notes == [
         "fp8 on cpu: emulated, no fp8 tensor cores: dequantized, then multiplied in the source's "
         "dtype"
@@ -29,13 +30,22 @@ def test_an_emulated_scheme_is_told_with_its_reason() -> None:
 
 def test_a_native_scheme_needs_no_word() -> None:
     report = Report("")
-    assert devices.running("int8", CPU, None, report) is None
+    assert devices.running("int8", CPU, None, report) == REGISTRY
     assert report.notes == []
 
 
+@pytest.mark.parametrize("scheme", ["fp8", "int8", "int8_weight_only", "nvfp4", "w4a8"])
+def test_on_a_cpu_every_quantized_layer_is_multiplied_by_ours(scheme: str) -> None:
+    assert devices.running(scheme, CPU, None, Report("")) == REGISTRY
+    assert devices.stored_backend({"none", scheme}, CPU, None) == REGISTRY
+    assert devices.running(scheme, CPU, "kitchen", Report("")) == "kitchen"
+    assert devices.running("none", CPU, None, Report("")) is None
+    assert devices.stored_backend({"a scheme of the host alone"}, CPU, None) is None
+
+
 @pytest.mark.parametrize("device", [MPS, XPU])
-def test_int8_without_an_integer_matmul_is_computed_by_plain_torch(device: torch.device) -> None:
-    assert devices.running("int8", device, None, Report("")) == "reference"
+def test_int8_without_an_integer_matmul_is_not_left_to_the_host(device: torch.device) -> None:
+    assert devices.running("int8", device, None, Report("")) == REGISTRY
     assert devices.running("int8", device, "torch_native", Report("")) == "torch_native"
     assert devices.running("int8_weight_only", device, None, Report("")) is None
 

@@ -92,6 +92,20 @@ def test_a_branch_is_added_within_the_bound(name: str, backend: str, dtype: torc
     assert (got.double() - (want - branch)).norm() > 0.5 * branch.norm()  # it is there
 
 
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16, torch.float32), ids=str)
+@pytest.mark.parametrize("backend", ("reference", "torch_native"))
+def test_a_branch_is_added_to_what_another_product_gave(backend: str, dtype: torch.dtype) -> None:
+    x, y = torch.randn(2, 700, 3000).to(dtype), torch.randn(2, 700, 40).to(dtype)
+    down, up = torch.randn(RANK, 3000) / 55, torch.randn(40, RANK)
+    want = y.double() + x.double() @ down.to(dtype).double().T @ up.to(dtype).double().T
+    with use_backend(backend), noted() as told:
+        got = ops.add_low_rank(y, x, down, up)
+    assert told == [("add_low_rank", backend)]
+    assert (got.dtype, got.shape) == (dtype, want.shape)
+    assert (got.double() - want).norm() <= 0.006 * want.norm()
+    assert torch.equal(ops.add_low_rank(y[:, :0], x[:, :0], down, up), y[:, :0])
+
+
 def test_a_backend_without_the_op_says_so() -> None:
     codes, scale = ops.quantize_int8(torch.randn(8, 64))
     sides = torch.randn(2, 64), torch.randn(8, 2)

@@ -105,7 +105,7 @@ def test_a_file_saved_by_the_node_gives_the_same_picture_in_a_stock_graph(
 ) -> None:
     graph = Graph()
     model = graph.add("UNETLoader", unet_name=models.model("flux").name, weight_dtype="default")
-    made = graph.add("FQQuantizeModel", model=model, scheme=scheme)
+    made = graph.add("FQQuantizeModel", model=model, scheme=scheme, backend="kitchen")
     saved = graph.add("FQSaveModel", model=made, filename_prefix=f"diffusion_models/s-{scheme}")
     first = save_latent(graph, sample(graph, made, "flux"), "save-first")
     wanted = latent_of(server, graph, first.id)

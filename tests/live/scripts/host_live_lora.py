@@ -197,7 +197,7 @@ def _input_quantized(h: Any, source: Any, files: dict[str, str]) -> Iterator[dic
     """fp8 where the host quantizes the input, as on CUDA: the branch is not lost."""
     deltas = _deltas(files["flux"], 1.0)
     for scheme in ("fp8", "fp8_e5m2"):
-        base = _quantized(source, scheme)
+        base = _quantized(source, scheme, backend="kitchen")
         for module in base.model.modules():
             if hasattr(module, "quant_format"):
                 module._full_precision_mm = False
@@ -318,7 +318,7 @@ def _wan(h: Any, files: dict[str, str]) -> Iterator[dict[str, Any]]:
     import comfy.sd
 
     source = comfy.sd.load_diffusion_model(files["wan"])
-    base = _quantized(source, "int8")
+    base = _quantized(source, "int8", backend="kitchen")
     block = base.model.diffusion_model.blocks[0].ffn
     live = _live(base, (files["wan_down"], 1.0))[0].model.diffusion_model.blocks[0].ffn
     bypass = _bypassed(base, files["wan_down"])

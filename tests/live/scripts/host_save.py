@@ -43,11 +43,11 @@ def run(model: str, lora: str, folder: str) -> Lines:
     yield {"fact": "upstream", "same": torch.equal(h.output(source), reference)}
 
 
-def _quantize(patcher: Any, scheme: str) -> Any:
+def _quantize(patcher: Any, scheme: str, backend: str | None = None) -> Any:
     from fusequant.host.model import quantize_model
     from fusequant.host.pristine import Request
 
-    return quantize_model(patcher, Request(scheme))[0]
+    return quantize_model(patcher, Request(scheme, backend=backend))[0]
 
 
 def _save(patcher: Any, prefix: str = "diffusion_models/saved") -> Any:
@@ -67,11 +67,14 @@ def _open(path: Path, stock: bool) -> Any:
 
 
 def _schemes(h: Any, source: Any) -> Lines:
-    """Every scheme: the file opens with the same output, by the stock loader where it can."""
+    """Every scheme: the file opens with the same output, by the stock loader where it can.
+
+    Multiplied by the host's code both times, so that not a bit may differ.
+    """
     from safetensors import safe_open
 
     for scheme in (*CORE, *OWN):
-        made = _quantize(source, scheme)
+        made = _quantize(source, scheme, "kitchen" if scheme in CORE else None)
         path, report = _save(made)
         again = _open(path, scheme in CORE)
         with safe_open(str(path), framework="pt") as opened:
