@@ -8,6 +8,7 @@ loaded or saved pays nothing. Whoever asks for numbers gets rows, made for that 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,14 +16,14 @@ import torch
 from ..kernels import ops
 from ..kernels.registry import refusal, use_backend
 from .backends import WHERE_IT_CAN
-from .opaque import LINEAR
+from .opaque import BRANCHED, LINEAR
 
 Tensor = torch.Tensor
 
 PACKER = "onednn"
 SCHEMES = ("int8", "int8_convrot")
 LEAST = 256  # inputs and outputs: the product of a smaller layer is over before its order matters
-_NAMESPACE, _PRODUCT = LINEAR.split("::")
+_OURS = LINEAR.partition("::")[0]
 _PLAIN = ("full_precision_matrix_mult", True)  # activations stay as they are: no int8 product
 _packing = threading.Lock()
 
@@ -88,8 +89,9 @@ class Codes(torch.Tensor):
         if func is torch.ops.aten.clone.default:
             return cls(_Place(args[0].place.tensor.clone(), args[0].place.stays))
         kwargs = kwargs or {}
-        if func.namespace == _NAMESPACE:
-            take = _best if func._opname == _PRODUCT and _may_pack(args) else _as_it_is
+        if func.namespace == _OURS:  # these take either
+            multiplies = func._schema.name in (LINEAR, BRANCHED)
+            take = _for_product(args[-1]) if multiplies else _as_it_is
             return func(*map(take, args), **kwargs)
         if func._schema.is_mutable and isinstance(args[0], cls):
             func(args[0].place.unpack(), *map(_as_rows, args[1:]), **kwargs)
@@ -112,10 +114,6 @@ class Codes(torch.Tensor):
         """The address of rows that stay."""
         return self.place.unpack(stays=True).data_ptr()
 
-    def untyped_storage(self) -> torch.UntypedStorage:
-        """The memory of rows that stay."""
-        return self.place.unpack(stays=True).untyped_storage()
-
     def numpy(self, *args: Any, **kwargs: Any) -> Any:
         """Rows as an array."""
         return self.place.rows().numpy(*args, **kwargs)
@@ -137,13 +135,17 @@ class Codes(torch.Tensor):
         return Codes(_Place(inner["rows"], stays=True))
 
 
-def _may_pack(args: tuple[Any, ...]) -> bool:
-    """Whether the backend that the layer is forced to, the last argument, can take packed codes."""
-    return args[-1].removesuffix(WHERE_IT_CAN) in ("", PACKER)
+def _for_product(backend: str) -> Callable[[Any], Any]:
+    """How a product takes codes: as rows where it is forced to a backend that knows no other."""
+    return _packed if backend.removesuffix(WHERE_IT_CAN) in ("", PACKER) else _as_rows
 
 
-def _best(value: Any) -> Any:
+def _packed(value: Any) -> Any:
     return value.place.packed() if isinstance(value, Codes) else value
+
+
+def _as_it_is(value: Any) -> Any:
+    return value.place.tensor if isinstance(value, Codes) else value
 
 
 def _as_rows(value: Any) -> Any:
