@@ -49,6 +49,23 @@ def plain_operations(held_dtype: torch.dtype, compute_dtype: torch.dtype) -> Any
     return mapped_operations(comfy.ops.pick_operations(held_dtype, cast))
 
 
+class AlwaysCast:
+    """A layer that casts what it multiplies in any case, and need not be forced to.
+
+    The host forces every layer of a MODEL that is told another compute dtype; a quantized weight
+    would be dequantized whole at each step.
+    """
+
+    @property
+    def comfy_force_cast_weights(self) -> bool:
+        """Never."""
+        return False
+
+    @comfy_force_cast_weights.setter
+    def comfy_force_cast_weights(self, forced: bool) -> None:
+        pass
+
+
 def quantized_operations(
     compute_dtype: torch.dtype,
     load_device: torch.device,
@@ -78,7 +95,7 @@ def quantized_operations(
     class QuantizedOperations(base):  # type: ignore[misc, valid-type]
         """The host's operations; Linear reads and writes our format ids too."""
 
-        class Linear(base.Linear):  # type: ignore[misc, name-defined]
+        class Linear(AlwaysCast, base.Linear):  # type: ignore[misc, name-defined]
             """The host's Linear. The forward pass is its own."""
 
             def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *more: Any) -> None:

@@ -18,11 +18,13 @@ from comfy.ldm.modules import attention as host_attention
 from ..engine.errors import Refused
 from . import order, precision
 from .compiled import BACKENDS, compiled
+from .computing import DTYPES, UNCHANGED, compute_in
 from .report import Report
 
 KEY = "fusequant_tf32"
-AUTO, FP8, OFF, UNCHANGED, SDPA = "auto", "fp8", "off", "unchanged", "pytorch"
+AUTO, FP8, OFF, SDPA = "auto", "fp8", "off", "pytorch"
 COMPILERS = (OFF, *BACKENDS)
+COMPUTE = tuple(DTYPES)
 TF32 = {UNCHANGED: None, "on": True, "off": False}
 _OUTER = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 
@@ -94,14 +96,16 @@ def check_attention(name: str | None) -> bool | str:
 
 
 def speed_up(
-    patcher: Any, attention: str | None = None, compiler: str | None = None, tf32: str | None = None
-) -> tuple[Any, Report]:
+    patcher: Any, attention: str | None = None, compiler: str | None = None,
+    tf32: str | None = None, compute: str | None = None,
+) -> tuple[Any, Report]:  # fmt: skip
     """(clone of `patcher` with the options on it, report). None leaves an option as it is."""
     report = Report("Speed Options")
     device = patcher.load_device
     use_compiler = compiler not in (None, OFF)
     result = compiled(patcher, str(compiler)) if use_compiler else patcher.clone()
     report.notes.append(_attention(result, attention or AUTO, device))
+    report.notes.append(compute_in(result, compute or UNCHANGED))
     report.notes.append(_compiler(str(compiler), patcher) if use_compiler else "compile: off")
     report.notes.append(_tf32(result, tf32 or UNCHANGED, device))
     backend, why = fp8_attention(device)

@@ -11,7 +11,7 @@ from ._stages import RUN
 
 ALIASES = [
     "sage attention", "sageattention", "flash attention", "fp8 attention", "torch compile", "tf32",
-    "speed up", "faster",
+    "speed up", "faster", "compute dtype", "bf16",
 ]  # fmt: skip
 ATTENTION_TIP = (
     "Who computes attention: ComfyUI's registered functions. auto leaves it as it is: ComfyUI uses "
@@ -30,8 +30,8 @@ class SpeedOptions(io.ComfyNode):
             node_id="FQSpeed",
             display_name="Speed Options",
             category=RUN,
-            description="Attention backend, torch.compile and TF32 for this model alone, by "
-            "ComfyUI's own mechanisms. Nothing stays set after sampling.",
+            description="Attention backend, torch.compile, TF32 and compute dtype for this model "
+            "alone, by ComfyUI's own mechanisms. Nothing stays set after sampling.",
             search_aliases=ALIASES,
             inputs=[
                 io.Model.Input("model", tooltip="The model. Quantize it before this node."),
@@ -51,6 +51,13 @@ class SpeedOptions(io.ComfyNode):
                     tooltip="Whether float32 products may be rounded to TF32 while this model is "
                     "sampled. NVIDIA from sm_80 on. A model in bf16, fp16 or 8 bits gains nothing.",
                 ),
+                io.Combo.Input(
+                    "compute", options=list(speed.COMPUTE), default=speed.UNCHANGED, optional=True,
+                    advanced=True,
+                    tooltip="What is not quantized, and the activations, in this dtype. bf16 is "
+                    "for CPUs with AVX-512 or AMX, where ComfyUI computes in fp32. Quantized "
+                    "layers stay quantized.",
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="The same model with these options."),
@@ -67,10 +74,11 @@ class SpeedOptions(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, attention: str, compile: str | None = None, tf32: str | None = None
-    ) -> io.NodeOutput:
+        cls, model: Any, attention: str, compile: str | None = None, tf32: str | None = None,
+        compute: str | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
         """Set the options on a clone."""
-        faster, report = speed.speed_up(model, attention, compile, tf32)
+        faster, report = speed.speed_up(model, attention, compile, tf32, compute)
         return io.NodeOutput(faster, report.text(), ui=ui.PreviewText(report.text()))
 
 

@@ -18,6 +18,7 @@ from ..place.step import (
     FUSED_FP8,
     FUSED_FP8_ROW,
     PLAIN,
+    PLAIN_TORCH,
     RESIDENT,
     SUMS,
     Matrix,
@@ -56,11 +57,13 @@ def held_on(scheme: str, device: str) -> str:
     """The row of WORKING for a scheme on a device class; those of a CPU are by scheme.
 
     A GPU that multiplies codes has rows of its own, so that nothing that only a CPU does is
-    predicted for it. A scheme without a rule is its own.
+    predicted for it; on one that does not the host dequantizes. A scheme without a rule is its own.
     """
     found = rules().get((scheme, device))
-    if device == "cpu" or found is None or found.support != NATIVE:
+    if device == "cpu":
         return scheme
+    if found is None or found.support != NATIVE:
+        return PLAIN_TORCH.get(scheme, scheme)
     return SUMS if device in WRITES_SUMS else ON_CODES.get(scheme, FUSED)
 
 

@@ -57,7 +57,7 @@ WORKING: dict[str, Ways | ByRows] = {
 }
 _DEQUANTIZED = ((2.0, 1.0, 0.0),)  # any other scheme: codes to numbers, twice while it is scaled
 
-# the same schemes by ComfyUI's own code on a CPU, which widens a whole weight for its product
+# the same schemes by ComfyUI's own plain torch code, which widens a whole weight for its product
 PLAIN_TORCH = {
     "fp8": "fp8 of ComfyUI",
     "fp8_e5m2": "fp8 of ComfyUI",

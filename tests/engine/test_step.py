@@ -177,7 +177,7 @@ def test_a_family_that_nobody_counted_is_told_by_its_widths() -> None:
 
 def test_codes_that_a_gpu_multiplies_are_not_widened() -> None:
     assert held_on("int8", "sm_86") == "fused" and held_on("int8", "sm_75") == "sums"
-    assert held_on("fp8", "sm_86") == "fp8" and held_on("fp8", "sm_89") == "fused fp8"
+    assert held_on("fp8", "sm_86") == "fp8 of ComfyUI" and held_on("fp8", "sm_89") == "fused fp8"
     assert held_on("int8", "cpu") == "int8"  # measured there
     assert held_on("a format of the host alone", "sm_89") == "a format of the host alone"
 

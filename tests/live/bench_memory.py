@@ -35,9 +35,6 @@ SIZES = {
     "wan": (([1, 16, 2, 20, 20], 64), ([1, 16, 3, 28, 28], 64)),
     "qwen": (([1, 16, 1, 24, 24], 32), ([1, 16, 1, 40, 40], 64)),
 }
-# 16 tokens: whole numbers take a CPU without instructions for them minutes for a thousand
-SHORT = {"flux": ([1, 16, 8, 8], 16), "wan": ([1, 16, 1, 8, 8], 16),
-         "qwen": ([1, 16, 1, 8, 8], 16)}  # fmt: skip
 SCHEMES = ("", "int8", "fp8")
 
 
@@ -69,11 +66,10 @@ def sampled() -> Iterator[dict[str, Any]]:
     yield base | {"attention": "pytorch"}
     for scheme in ("fp8_row", "int8_weight_only", "int4_g128"):
         yield base | {"scheme": scheme}
-    for family, (latent, text) in SHORT.items():
+    for family, ((latent, text), _) in SIZES.items():
         yield {"job": "sample", "model": family, "latent": latent, "text": text,
                "scheme": "int8", "held_out": True}  # fmt: skip
-    latent, text = SHORT["flux"]
-    yield base | {"latent": latent, "text": text, "scheme": "int8_convrot", "held_out": True}
+    yield base | {"scheme": "int8_convrot", "held_out": True}
 
 
 def made() -> Iterator[dict[str, Any]]:

@@ -133,6 +133,18 @@ def test_attention_is_set_for_one_model_and_computes_the_same(facts: Facts) -> N
     assert {"auto", "pytorch", "sub_quad"} <= set(line["names"])
 
 
+@pytest.mark.parametrize(("scheme", "ops"), [
+    ("none", []), ("int8", ["int8_linear"]), ("fp8", ["fp8_linear"]),
+])  # fmt: skip
+def test_another_compute_dtype_dequantizes_nothing_by_our_node_or_by_comfyuis(
+    facts: Facts, scheme: str, ops: list[str]
+) -> None:
+    line = one(facts, "computing", scheme=scheme)
+    assert line["ops"] == ops and line["same"] and line["upstream"]
+    assert 0 < line["error"] < 0.05
+    assert "computes in: bf16 for this model" in line["text"]
+
+
 def test_attention_that_is_not_there_is_refused_by_name(facts: Facts) -> None:
     line = one(facts, "attention")
     assert "flash9" in line["refused"] and "pytorch" in line["refused"]

@@ -43,6 +43,7 @@ def run(model: str, lora: str) -> Iterator[dict[str, Any]]:
     yield from _tf32(source)
     yield from _attention(source)
     yield from _compiled(h, source)
+    yield from _computing(h, source)
     yield from _order(h, model, lora)
     changed = [
         name for name, found in h.host_objects().items() if objects.get(name, found) != found
@@ -309,6 +310,29 @@ def _compiled(h: Any, source: Any) -> Iterator[dict[str, Any]]:
                                    compiler="aot_eager")[0])  # fmt: skip
     yield {"fact": "compiled, quantized", "late": h.error(late, quantized),
            "first": h.error(first, quantized), "source": h.error(quantized, plain)}  # fmt: skip
+
+
+def _computing(h: Any, source: Any) -> Iterator[dict[str, Any]]:
+    """Another compute dtype by our node and by the host's own: what multiplied, what is said."""
+    from fusequant.host import speed
+    from fusequant.host.model import quantize_model
+    from fusequant.host.pristine import Request
+    from fusequant.kernels.registry import noted
+
+    for scheme in ("none", "int8", "fp8"):
+        made = source if scheme == "none" else quantize_model(source, Request(scheme))[0]
+        wanted = _sample(made)
+        ours, report = speed.speed_up(made, compute="bf16")
+        hosts = made.clone()
+        hosts.set_model_compute_dtype(torch.bfloat16)
+        with noted() as ops:
+            found = _sample(ours)
+        with noted() as other:
+            again = _sample(hosts)
+        yield {"fact": "computing", "scheme": scheme, "text": report.text(),
+               "error": h.error(found, wanted), "same": torch.equal(found, again),
+               "ops": sorted({op for op, _ in (*ops, *other)}),
+               "upstream": torch.equal(_sample(made), wanted)}  # fmt: skip
 
 
 class Lines(logging.Handler):
