@@ -47,7 +47,12 @@ def test_sampling_packs_every_layer_and_gives_the_same(facts: Facts, scheme: str
     line = one(facts, "sampled", scheme=scheme)
     assert line["layers"] == LAYERS and line["before"] == 0 and line["rows"] == 0
     assert line["packed"] == LAYERS and line["products"] == STEPS * LAYERS
+    assert line["freed"] == LAYERS  # never both
     assert line["error"] < BOUND
+
+
+def test_a_file_is_packed_when_it_is_sampled(facts: Facts) -> None:
+    assert one(facts, "loaded") == {"before": 0, "same": True, "packed": LAYERS}
 
 
 @pytest.mark.parametrize("scheme", ("int8", "int8_convrot"))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 Lines = Iterator[dict[str, Any]]
 calls: Counter[str] = Counter()
@@ -104,12 +105,19 @@ def _packed(patcher: Any) -> int:
     return sum(place is not None and place.tensor.is_mkldnn for place in places)
 
 
+def _storages(patcher: Any) -> list[StorageWeakRef]:
+    """The memory of the rows, without keeping it."""
+    places = [weight._qdata.place for weight in _weights(patcher)]
+    return [StorageWeakRef(place.tensor.untyped_storage()) for place in places]
+
+
 def _sampled(source: Any, scheme: str, sample: Callable[[Any], Any]) -> Lines:
     made = _quantized(source, scheme)
     with _rows():
         rows = _quantized(source, scheme)
     wanted, before, size = sample(rows), _packed(made), made.model_size()
     calls.clear()
+    storages = _storages(made)
     found = sample(made)
     products = calls["products"]
     calls.clear()
@@ -117,6 +125,7 @@ def _sampled(source: Any, scheme: str, sample: Callable[[Any], Any]) -> Lines:
     yield {
         "fact": "sampled", "scheme": scheme, "layers": len(_weights(made)), "before": before,
         "packed": _packed(made), "rows": _packed(rows), "products": products,
+        "freed": sum(storage.expired() for storage in storages),
         "error": float((found - wanted).norm() / wanted.norm()),
         "size": made.model_size() == size == rows.model_size(),
     }  # fmt: skip
@@ -129,15 +138,20 @@ def _saved(source: Any, folder: str, sample: Callable[[Any], Any]) -> Lines:
     """Files written before and after sampling, by us and by the host."""
     import comfy.sd
 
+    from fusequant.host.load import load_diffusion_model
     from fusequant.host.save import save_model
 
     made = _quantized(source)
     paths: dict[str, Path] = {"fresh": save_model(made, "saved/fresh")[0]}
     unsampled = _packed(made)
-    sample(made)
+    first = sample(made)
     paths["packed"] = save_model(made, "saved/packed")[0]
     paths["core"] = Path(folder) / "core.safetensors"
     comfy.sd.save_checkpoint(str(paths["core"]), made)
+    loaded = load_diffusion_model(paths["fresh"])[0]
+    stored = {"before": _packed(loaded), "same": torch.equal(sample(loaded), first),
+              "packed": _packed(loaded)}  # fmt: skip
+    yield {"fact": "loaded", **stored}
     yield {"fact": "saved", "unsampled": unsampled, "packed": _packed(made),
            "paths": {name: str(path) for name, path in paths.items()}}  # fmt: skip
 
