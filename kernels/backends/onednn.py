@@ -53,7 +53,8 @@ def _quantized_in_runs(x: Tensor) -> tuple[Tensor, Tensor]:
     step = max(1, min(RUN_ELEMENTS * torch.get_num_threads(), MOST_ELEMENTS) // k)
     if rows <= step:
         return _quantized(x)
-    codes, scale = x.new_empty((rows, k), dtype=torch.int8), x.new_empty((rows, 1)).float()
+    codes = x.new_empty((rows, k), dtype=torch.int8)
+    scale = x.new_empty((rows, 1), dtype=torch.float32)
     for start in range(0, rows, step):
         run = slice(start, start + step)
         codes[run], scale[run] = _quantized(x[run])
