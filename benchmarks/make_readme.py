@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fusequant.authoring import table
+from fusequant.authoring import steps, table
 from fusequant.engine import devices
 from fusequant.engine.advise import guide
 from fusequant.engine.measure.results import Result, read_result
@@ -26,6 +26,10 @@ QUALITY, SPEED = ROOT / "docs" / "quality.md", ROOT / "docs" / "speed.md"
 NO_OPS = (
     "No run on a quiet machine is recorded yet. `fusequant bench ops --device cpu --save "
     "benchmarks/results`, then `python benchmarks/make_readme.py`, puts one here."
+)
+NO_STEP = (
+    "No run on a quiet machine is recorded yet. `python -m pytest tests/live/bench_step.py`, then "
+    "`python benchmarks/make_readme.py`, puts one here."
 )
 
 
@@ -290,6 +294,14 @@ def ops_table() -> str:
                         "\n".join(f"- {line}" for line in missing)])  # fmt: skip
 
 
+def step_tables(make: Callable[[Result], str], folder: str) -> str:
+    """One step in ComfyUI by every way to hold a model."""
+    if not list(RESULTS.glob("*-step-*.json")):
+        return NO_STEP
+    path, result = newest("step")
+    return f"{make(result)}\n\n{where(path, result, folder)}"
+
+
 def plain_product(backend: str) -> str:
     """A product without quantizing."""
     return {"BF16": "bf16, torch", "F32": "fp32, torch"}[backend]
@@ -304,6 +316,7 @@ SECTIONS: Sections = {
     "order": order_tables,
     "memory": memory_table,
     "host": host_table,
+    "step": lambda: step_tables(steps.short, "benchmarks/results"),
 }
 ADVICE_SECTIONS: Sections = {
     "tiers": guide.tiers,
@@ -317,7 +330,10 @@ QUALITY_SECTIONS: Sections = {
     "others": others_table,
     "rounding": rounding_table,
 }
-SPEED_SECTIONS: Sections = {"ops": ops_table}
+SPEED_SECTIONS: Sections = {
+    "ops": ops_table,
+    "step": lambda: step_tables(steps.page, RESULTS_FROM_DOCS),
+}
 PAGES: dict[Path, Sections] = {
     README: SECTIONS,
     ADVICE: ADVICE_SECTIONS,

@@ -157,13 +157,15 @@ def _page_in(patcher: Any) -> float:
     return time.perf_counter() - started
 
 
-def stock_lora(quantized: str, lora: str) -> dict[str, Any]:
-    """A change of strength of ComfyUI's own LoRA loader on a quantized model."""
+def stock_lora(quantized: str, lora: str, dtype: str | None = None) -> dict[str, Any]:
+    """A change of strength of ComfyUI's own LoRA loader on a quantized model, or one of `dtype`."""
     import comfy.model_management
     import comfy.sd
     import comfy.utils
+    import torch
 
-    patcher = comfy.sd.load_diffusion_model(quantized)
+    options = {"dtype": getattr(torch, dtype)} if dtype else {}
+    patcher = comfy.sd.load_diffusion_model(quantized, model_options=options)
     weights = comfy.utils.load_torch_file(lora, safe_load=True)
     seconds = []
     for strength in (1.0, 0.7):
@@ -192,10 +194,31 @@ def live_lora(quantized: str, lora: str) -> dict[str, Any]:
     return {"first_s": seconds[0], "change_s": seconds[1], "again_s": seconds[2]}
 
 
+def fused_lora(model: str, lora: str, scheme: str) -> dict[str, Any]:
+    """A strength fused and quantized into the cache, another one, and the first again from it."""
+    import comfy.model_management
+
+    from fusequant.host.cached import quantize_model
+    from fusequant.host.fuse_lora import fuse_loras
+    from fusequant.host.load import load_diffusion_model
+    from fusequant.host.lora_match import Lora
+    from fusequant.host.pristine import Request
+
+    patcher, seconds = load_diffusion_model(model)[0], []
+    for strength in (1.0, 0.7, 1.0):
+        started = time.perf_counter()
+        fused, _ = fuse_loras(patcher, [Lora(Path(lora), strength, False)], False)
+        found, _ = quantize_model(fused, Request(scheme, cache="on"))
+        comfy.model_management.load_models_gpu([found])
+        seconds.append(time.perf_counter() - started)
+    return {"first_s": seconds[0], "change_s": seconds[1], "again_s": seconds[2]}
+
+
 JOBS = {
     "quantize": quantize,
     "cached_start": cached_start,
     "stock_start": stock_start,
     "stock_lora": stock_lora,
     "live_lora": live_lora,
+    "fused_lora": fused_lora,
 }
