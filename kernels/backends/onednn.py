@@ -133,7 +133,7 @@ def linear_by(
 
 
 def block_rows(rows: int, outputs: int) -> int:
-    """Rows of one block: blocks of one size, so that oneDNN plans one product and no small rest."""
+    """Rows of one block: as even as can be, no full blocks and then a small, slow rest."""
     most = max(32, BLOCK_BYTES["cpu"] // (4 * outputs))
     blocks = -(-rows // most)
     return -(-rows // blocks)
