@@ -22,7 +22,7 @@ from comfy_kitchen.tensor import (
 
 from ..engine.rows import all_schemes
 from ..engine.scheme import Scheme
-from . import opaque
+from . import opaque, packed
 from .backends import KITCHEN
 from .products import answer_products
 from .quantize import quantize_weight
@@ -78,6 +78,7 @@ class SchemeLayout(QuantizedLayout):
         scale_dtype: torch.dtype | None = None,
         input_scale: torch.Tensor | None = None,
         full_precision: bool = False,
+        packs: bool = False,
         **_: object,
     ) -> tuple[torch.Tensor, Params]:
         """Codes and params of `tensor` (n, k); the scale always comes from the tensor itself.
@@ -91,9 +92,10 @@ class SchemeLayout(QuantizedLayout):
         if input_scale is not None:
             pieces["input_scale"] = input_scale
         shape, facts = tuple(tensor.shape), {"full_precision_matrix_mult": True}
-        return codes, cls.params_of(
+        params = cls.params_of(
             pieces, shape, tensor.dtype, facts if full_precision else {}, backend
         )
+        return packed.held(cls.SCHEME, codes, params) if packs else codes, params
 
     @classmethod
     def params_of(
@@ -168,6 +170,7 @@ class SchemeLayout(QuantizedLayout):
             "scale_dtype": params.scale.dtype,
             "input_scale": params.input_scale,
             "full_precision": ("full_precision_matrix_mult", True) in params.settings,
+            "packs": isinstance(qtensor._qdata, packed.Codes),
         }
 
     @classmethod

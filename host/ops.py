@@ -16,6 +16,7 @@ from ..engine.outputs import quant_json
 from .backends import KITCHEN
 from .layouts import OwnFormat, own_format, register, registered
 from .mapped import fitted, mapped_operations
+from .packed import held
 from .quantize import json_tensor
 
 FULL_PRECISION = "full_precision_matrix_mult"
@@ -105,7 +106,8 @@ def quantized_operations(
                 own = own_format(facts, backend, full and ignores_full_precision())
                 if own is not None:
                     forced = None if backend == KITCHEN else backend
-                    _load_own(self, own, facts, forced, state, prefix, *more)
+                    packs = load_device.type == "cpu"
+                    _load_own(self, own, facts, forced, packs, state, prefix, *more)
                 elif narrow is not None and _plain_dtype(state, prefix) == narrow:
                     _load_plain(self, state, prefix, *more)
                 else:
@@ -153,11 +155,15 @@ def _load_own(
     own: OwnFormat,
     facts: dict[str, Any],
     backend: str | None,
+    packs: bool,
     state: dict[str, Any],
     prefix: str,
     *more: Any,
 ) -> None:
-    """Take one layer of an own format out of `state` into `module`; the bias is loaded by torch."""
+    """Take one layer of an own format out of `state` into `module`; the bias is loaded by torch.
+
+    `packs`: it computes on the CPU, where its first product may put the codes into another order.
+    """
     layout: Any = registered(own.layout_name) or own.layout
     device, dtype = module.factory_kwargs["device"], module.factory_kwargs["dtype"]
     pieces = _take_pieces(layout, state, prefix, own.codes, device)
@@ -179,7 +185,10 @@ def _load_own(
     params = layout.params_of(pieces, module._orig_shape, dtype, said, backend)
     module.quant_format, module.layout_type = own.entry, own.layout_name
     module._full_precision_mm_config = wanted
-    weight = QuantizedTensor(pieces["weight"], own.layout_name, params)
+    codes = pieces["weight"]
+    if packs:
+        codes = held(layout.SCHEME, codes, params)
+    weight = QuantizedTensor(codes, own.layout_name, params)
     module.weight = torch.nn.Parameter(weight, requires_grad=False)
     if params.input_scale is not None:  # where the host looks for it when it saves
         module.input_scale = torch.nn.Parameter(params.input_scale, requires_grad=False)

@@ -48,11 +48,16 @@ def no_compiler() -> str | None:
 class Pass:
     """`plain(*tensors)` as one loop; call it like the function itself, from any thread.
 
-    `refusal` is why it is not compiled in this process, None while it is or may still be.
+    `eager` gives the same bits and is what runs while it is not compiled, where `plain` itself is
+    not the fastest for that. `refusal` is why it is not compiled in this process, None while it is
+    or may still be.
     """
 
-    def __init__(self, plain: Callable[..., Any]) -> None:
+    def __init__(
+        self, plain: Callable[..., Any], eager: Callable[..., Any] | None = None
+    ) -> None:  # fmt: skip
         self.plain = plain
+        self.eager = eager or plain
         self.refusal: str | None = None
         self._compiled: Callable[..., Any] | None = None
         self._seconds = 0.0
@@ -64,26 +69,27 @@ class Pass:
             self.refusal is not None
             or first.numel() < LEAST_ELEMENTS
             or first.shape[0] < 2  # torch compiles a size of 1 apart
-            or torch.compiler.is_compiling()
         ):
+            return self.eager(first, *rest)
+        if torch.compiler.is_compiling():
             return self.plain(first, *rest)
         if self._compiled is not None:
             return self._fast(self._compiled, first, *rest)
         if _at_once.get() or self._seconds >= PAYS_AFTER_S:
             return self._first(first, *rest)
         began = time.perf_counter()
-        result = self.plain(first, *rest)
+        result = self.eager(first, *rest)
         self._seconds += time.perf_counter() - began
         return result
 
     def _first(self, *args: Any) -> Any:
         """Compile in this thread; others go on with the plain form meanwhile."""
         if not self._compiling.acquire(blocking=False):
-            return self.plain(*args)
+            return self.eager(*args)
         try:
             self.refusal = no_compiler()
             if self.refusal is not None:
-                return self.plain(*args)
+                return self.eager(*args)
             # shapes stay symbols: the next layer is not compiled again
             compiled = torch.compile(self.plain, dynamic=True, fullgraph=True)
             result = self._fast(compiled, *args)
@@ -101,4 +107,4 @@ class Pass:
             lines = str(error).splitlines() or [type(error).__name__]
             self.refusal = f"{self.plain.__name__} does not compile: {lines[0][:200]}"
             log.info("%s; its plain form is used", self.refusal)
-            return self.plain(*args)
+            return self.eager(*args)

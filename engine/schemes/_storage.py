@@ -29,9 +29,15 @@ def full_precision(settings: Mapping[str, object]) -> bool:
     return bool(settings.get("full_precision_matrix_mult"))
 
 
+def shape_of(weight: torch.Tensor) -> tuple[int, int]:
+    """(rows, inputs) of a weight; torch sees what `ops.pack_int8` packed the other way round."""
+    first, second = weight.shape
+    return (second, first) if weight.is_mkldnn else (first, second)
+
+
 def row_scale(tensors: Tensors) -> torch.Tensor:
     """The scale of a weight (rows, k) with 1 or `rows` numbers in any shape, or a refusal."""
-    scale, rows = stored(tensors, "scale"), tensors["weight"].shape[0]
+    scale, (rows, _) = stored(tensors, "scale"), shape_of(tensors["weight"])
     if scale.numel() not in (1, rows):
         raise Refused(
             "scale-shape",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..scheme import Piece, Row, Scheme
-from ._storage import check_shape, full_precision, group_size, row_scale, weight_and_scale
+from ._storage import check_shape, full_precision, group_size, row_scale, shape_of, weight_and_scale
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ def dequantize(tensors: Tensors, settings: Mapping[str, object]) -> torch.Tensor
     from ...kernels import ops
 
     weight = tensors["weight"]
-    size = group_size(settings, "convrot_groupsize", 256, weight.shape[1], power_of_four=True)
+    size = group_size(settings, "convrot_groupsize", 256, shape_of(weight)[1], power_of_four=True)
     return ops.dequantize_int8_convrot(weight, row_scale(tensors), size)
 
 
@@ -74,7 +74,7 @@ def linear(
     from ...kernels import ops
 
     weight = tensors["weight"]
-    size = group_size(settings, "convrot_groupsize", 256, weight.shape[1], power_of_four=True)
+    size = group_size(settings, "convrot_groupsize", 256, shape_of(weight)[1], power_of_four=True)
     if full_precision(settings):  # the rotations cancel here as well: the weight is not turned back
         turned = ops.rotate_groups(x.reshape(-1, x.shape[-1]), size).to(x.dtype)
         return ops.int8_weight_only_linear(turned.view(x.shape), weight, row_scale(tensors), bias)

@@ -183,13 +183,63 @@ def test_while_one_thread_compiles_the_others_go_on(monkeypatch: pytest.MonkeyPa
 def test_compiled_passes_give_the_same_bits() -> None:
     x = torch.randn(128, 2048).bfloat16()
     x[3] = 0
-    sums = torch.randint(-(2**20), 2**20, (128, 2048), dtype=torch.int32)
-    out, bias, scale = torch.empty(2, 128, 2048).bfloat16(), torch.randn(2048), torch.rand(1, 2048)
+    values = torch.randn(128, 2048) * 1000
+    out, bias = torch.empty(3, 128, 2048).bfloat16(), torch.randn(2048)
     with torch.inference_mode(), passes.at_once():
         codes, sx = onednn._quantized(x)
         found = onednn.quantized(x)
         assert torch.equal(found[0], codes) and torch.equal(found[1], sx)
         assert onednn.quantized.refusal is None and onednn.quantized._compiled is not None
-        onednn._of_codes(sums, out[0], scale, sx, bias)
-        onednn.of_codes(sums, out[1], scale, sx, bias)
-    assert torch.equal(out[0], out[1])
+        for added in (bias, None):
+            onednn._of_values(values, out[0], sx, added)
+            onednn.of_values(values, out[1], sx, added)
+            onednn._of_values_in_place(values.clone(), out[2], sx, added)
+            assert torch.equal(out[0], out[1]) and torch.equal(out[0], out[2])
+
+
+@pytest.mark.parametrize("k", (64, 3000))
+def test_quantizing_in_runs_of_rows_gives_the_same_bits(
+    k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onednn, "RUN_ELEMENTS", 1000)  # of k 3000: a row at a time
+    x = torch.randn(150, k, generator=torch.Generator().manual_seed(1)).bfloat16()
+    x[7] = 0
+    for some in (x, x[:1], x.float()):
+        codes, scale = onednn._quantized(some)
+        found = onednn._quantized_in_runs(some)
+        assert torch.equal(found[0], codes) and torch.equal(found[1], scale)
+        assert found[1].dtype == torch.float32
+
+
+@pytest.mark.parametrize("rows", (1, 31, 1280, 1366, 4096, 5000))
+@pytest.mark.parametrize("outputs", (48, 3072, 15360))
+def test_blocks_of_rows_are_of_one_size(rows: int, outputs: int) -> None:
+    step, most = onednn.block_rows(rows, outputs), onednn.BLOCK_BYTES["cpu"] // (4 * outputs)
+    blocks = -(-rows // step)
+    assert step <= max(32, most) and blocks == -(-rows // max(32, most))
+    assert rows - (blocks - 1) * step > step - blocks  # the last is as large but for the remainder
+
+
+@ready
+@pytest.mark.parametrize("numbers", (1, 48))
+def test_the_scale_is_multiplied_in_by_either_product(numbers: int) -> None:
+    codes, scale = layer(48, 256)
+    x = torch.randint(-63, 64, (5, 256)).to(torch.int8)
+    scale = scale[:numbers]
+    want = (x.double() @ codes.double().T) * scale.double().reshape(1, -1)
+    for product in (
+        onednn.rows_product(codes, scale), onednn.packed_product(onednn.pack_int8(codes), scale),
+    ):  # fmt: skip
+        assert torch.allclose(product(x).double(), want, rtol=1e-6, atol=1e-6)
+
+
+def test_the_eager_form_runs_until_the_plain_one_is_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda f, **_: f)
+    monkeypatch.setattr(passes, "no_compiler", lambda: None)
+    add = passes.Pass(lambda x: x + 1, eager=lambda x: x + 2)
+    large = torch.zeros(2, passes.LEAST_ELEMENTS // 2)
+    assert add(large).max() == 2 and add(large[:, :2]).max() == 2
+    with passes.at_once():
+        assert add(large).max() == 1
