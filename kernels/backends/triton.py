@@ -233,7 +233,7 @@ _ONE_PASS = (
     AtMost(1, 32768),
     Probe("trial rows", lambda device: quantizer_refusal(quantize_activations, device)),
 )
-# By the bytes that are moved, twice as fast as `_int_mm` between passes of plain torch, which come
+# They move half the bytes of `_int_mm` between passes of plain torch, which come
 # next. comfy-kitchen's CUDA kernels are before both.
 _INT8_FIRST = {"cuda": 12}
 _INT8_X = (_CORES, _FLOATS, AtMost(1, 32768))
