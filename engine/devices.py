@@ -67,6 +67,9 @@ _NO_FP8_CORES = "no fp8 tensor cores: dequantized, then multiplied in the source
 _NO_BLOCK_CORES = (
     "no tensor cores for block scales: dequantized, then multiplied in the source's dtype"
 )
+_BLOCK_CORES = (
+    "tensor cores for block-scaled fp{}; dequantized where comfy-kitchen's kernels are off"
+)
 _NO_INT8 = f"no int8 matmul on this device: plain torch in float32, slow; {USE_8_BIT}"
 _NO_INT8_ON = ("sm_70", "xpu", "mps")
 _HIP = "int8 matrix cores through comfy-kitchen, our Triton kernels or torch"
@@ -135,10 +138,10 @@ _ROWS = (
     _Row("int8_weight_only", ("mps",), EMULATED, "dequantized, then multiplied in bf16"),
     _Row("int4_g128", (*CUDA, "rocm", "xpu"), EMULATED, _WEIGHT_ONLY),
     _Row("int4_g128", ("mps",), REFUSED, _NO_4_BIT),
-    _Row("mxfp8", _FROM_100, NATIVE, "tensor cores for block-scaled fp8"),
+    _Row("mxfp8", _FROM_100, NATIVE, _BLOCK_CORES.format(8)),
     _Row("mxfp8", (*CUDA[:6], "rocm", "xpu"), EMULATED, _NO_BLOCK_CORES),
     _Row("mxfp8", ("mps",), REFUSED, _NO_FP8_MPS),
-    _Row("nvfp4", _FROM_100, NATIVE, "tensor cores for block-scaled fp4"),
+    _Row("nvfp4", _FROM_100, NATIVE, _BLOCK_CORES.format(4)),
     _Row("nvfp4", (*CUDA[:6], "rocm", "xpu"), EMULATED, _NO_BLOCK_CORES),
     _Row("nvfp4", ("mps",), REFUSED, _NO_FP8_MPS),  # its block scales are fp8
     _Row("w4a8", _FROM_80, NATIVE, _INT8_FROM_4_BITS),
