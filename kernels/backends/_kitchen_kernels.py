@@ -96,8 +96,8 @@ class Compiled:
         return None if reason is None else f"would be computed by plain torch: {reason}"
 
     def describe(self) -> str:
-        """The kernel."""
-        return f"on a card, its kernel {self.function}"
+        """The kernel, and what a CPU has in its place."""
+        return f"on a card its kernel {self.function}, on a CPU plain torch"
 
 
 def _function(linear: Linear, device: torch.device) -> str | None:
