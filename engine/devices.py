@@ -40,8 +40,9 @@ USE_8_BIT = "use 8-bit"
 class DeviceRule:
     """What becomes of a scheme on a device class.
 
-    `native`: the stored codes go into a matmul of the hardware. `emulated`: they are dequantized
-    first, so the gain is memory. `refused`: the device cannot hold or compute them.
+    `native`: the stored codes go into a matmul of the hardware; into one of floats on a CPU without
+    int8 units or AVX2. `emulated`: they are dequantized first, so the gain is memory. `refused`: the device
+    cannot hold or compute them.
     """
 
     scheme: str
@@ -66,12 +67,36 @@ _NO_FP8_CORES = "no fp8 tensor cores: dequantized, then multiplied in the source
 _NO_BLOCK_CORES = (
     "no tensor cores for block scales: dequantized, then multiplied in the source's dtype"
 )
+_BLOCK_CORES = (
+    "tensor cores for block-scaled fp{}; dequantized where comfy-kitchen's kernels are off"
+)
 _NO_INT8 = f"no int8 matmul on this device: plain torch in float32, slow; {USE_8_BIT}"
 _NO_INT8_ON = ("sm_70", "xpu", "mps")
-_HIP = "int8 matrix cores through comfy-kitchen or torch"
-_WIDENED = "widened to int8 by plain torch before each int8 matmul"
+_HIP = "int8 matrix cores through comfy-kitchen, our Triton kernels or torch"
+_WIDENED = "widened to int8 before each product of codes"
+_IN_FLOAT = "plain torch in float, slow"
+_INT4 = (
+    "int4 tensor cores through comfy-kitchen's CUDA kernels, int8 ones where they are off; "
+    "activations are rotated first"
+)
+_INT8_FROM_4_BITS = (
+    "int8 tensor cores; comfy-kitchen widens the codes inside its product, torch before it where "
+    "these kernels are off"
+)
 _NO_4_BIT = f"4-bit is not supported on this device: {USE_8_BIT}"
 _WEIGHT_ONLY = "by design: dequantized, then multiplied in the source's dtype"
+# on a CPU, by our own backends
+_BY_ROWS = (
+    "widened some rows at a time to fp32, or to bf16 where that is computed in and the CPU has "
+    "units for it"
+)
+_BY_ROWS_OF = (
+    "fp8", "fp8_e5m2", "fp8_row", "fp8_block128", "int8_weight_only", "int4_g128", "mxfp8", "nvfp4",
+)  # fmt: skip
+_CODES = (
+    "int8 codes on both sides: by oneDNN where the CPU has int8 units, by our own loop with AVX2 and "
+    "a compiler, else in fp32"
+)
 
 _ROWS = (
     _Row("fp8", _FROM_89, NATIVE, "fp8 tensor cores"),
@@ -79,17 +104,17 @@ _ROWS = (
     _Row(
         "fp8", ("rocm",), EMULATED, "native only where ComfyUI reports fp8 compute (gfx950, 12xx)"
     ),
-    _Row("fp8", ("xpu", "cpu"), EMULATED, _NO_FP8_CORES),
+    _Row("fp8", ("xpu",), EMULATED, _NO_FP8_CORES),
     _Row("fp8", ("mps",), REFUSED, _NO_FP8_MPS),
     _Row(
         "fp8_e5m2",
-        (*CUDA, "rocm", "xpu", "cpu"),
+        (*CUDA, "rocm", "xpu"),
         EMULATED,
         "no matmul takes e5m2 on both sides: dequantized first",
     ),
     _Row("fp8_e5m2", ("mps",), REFUSED, _NO_FP8_MPS),
     _Row("fp8_row", _FROM_89, NATIVE, "fp8 tensor cores, after a trial product on the device"),
-    _Row("fp8_row", (*CUDA[:4], "rocm", "xpu", "cpu"), EMULATED, _NO_FP8_CORES),
+    _Row("fp8_row", (*CUDA[:4], "rocm", "xpu"), EMULATED, _NO_FP8_CORES),
     _Row("fp8_row", ("mps",), REFUSED, _NO_FP8_MPS),
     _Row(
         "fp8_block128",
@@ -99,37 +124,39 @@ _ROWS = (
     ),
     _Row(
         "fp8_block128",
-        (*CUDA[:5], *_FROM_100, "rocm", "xpu", "cpu"),
+        (*CUDA[:5], *_FROM_100, "rocm", "xpu"),
         EMULATED,
         "dequantized first, unless a backend that multiplies with a scale per tile is asked for",
     ),
     _Row("fp8_block128", ("mps",), REFUSED, _NO_FP8_MPS),
     _Row("int8", _FROM_75, NATIVE, "int8 tensor cores"),
     _Row("int8", ("rocm",), NATIVE, _HIP),
-    _Row("int8", ("cpu",), NATIVE, "torch's int8 matmul"),
+    _Row("int8", ("cpu",), NATIVE, _CODES),
     _Row("int8", _NO_INT8_ON, EMULATED, _NO_INT8),
     _Row("int8_convrot", _FROM_75, NATIVE, "int8 tensor cores; activations are rotated first"),
     _Row("int8_convrot", ("rocm",), NATIVE, _HIP),
-    _Row("int8_convrot", ("cpu",), NATIVE, "torch's int8 matmul; activations are rotated first"),
+    _Row("int8_convrot", ("cpu",), NATIVE, f"{_CODES}; activations are rotated first"),
     _Row("int8_convrot", _NO_INT8_ON, EMULATED, _NO_INT8),
-    _Row("int8_weight_only", (*CUDA, "rocm", "xpu", "cpu"), EMULATED, _WEIGHT_ONLY),
+    _Row("int8_weight_only", (*CUDA, "rocm", "xpu"), EMULATED, _WEIGHT_ONLY),
     _Row("int8_weight_only", ("mps",), EMULATED, "dequantized, then multiplied in bf16"),
-    _Row("int4_g128", (*CUDA, "rocm", "xpu", "cpu"), EMULATED, _WEIGHT_ONLY),
+    _Row("int4_g128", (*CUDA, "rocm", "xpu"), EMULATED, _WEIGHT_ONLY),
     _Row("int4_g128", ("mps",), REFUSED, _NO_4_BIT),
-    _Row("mxfp8", _FROM_100, NATIVE, "tensor cores for block-scaled fp8"),
-    _Row("mxfp8", (*CUDA[:6], "rocm", "xpu", "cpu"), EMULATED, _NO_BLOCK_CORES),
+    _Row("mxfp8", _FROM_100, NATIVE, _BLOCK_CORES.format(8)),
+    _Row("mxfp8", (*CUDA[:6], "rocm", "xpu"), EMULATED, _NO_BLOCK_CORES),
     _Row("mxfp8", ("mps",), REFUSED, _NO_FP8_MPS),
-    _Row("nvfp4", _FROM_100, NATIVE, "tensor cores for block-scaled fp4"),
-    _Row("nvfp4", (*CUDA[:6], "rocm", "xpu", "cpu"), EMULATED, _NO_BLOCK_CORES),
+    _Row("nvfp4", _FROM_100, NATIVE, _BLOCK_CORES.format(4)),
+    _Row("nvfp4", (*CUDA[:6], "rocm", "xpu"), EMULATED, _NO_BLOCK_CORES),
     _Row("nvfp4", ("mps",), REFUSED, _NO_FP8_MPS),  # its block scales are fp8
-    _Row("w4a8", _FROM_80, NATIVE, "comfy-kitchen widens codes to int8 inside the product"),
+    _Row("w4a8", _FROM_80, NATIVE, _INT8_FROM_4_BITS),
     _Row("w4a8", ("sm_75", "rocm", "cpu"), EMULATED, _WIDENED),
     _Row("w4a8", ("sm_70", "xpu"), EMULATED, _NO_INT8),
     _Row("w4a8", ("mps",), REFUSED, _NO_FP8_MPS),  # its group scales are fp8
-    _Row("w4a4_convrot", _FROM_75[:4], NATIVE, "int4 tensor cores; activations are rotated first"),
+    _Row("w4a4_convrot", _FROM_75[:4], NATIVE, _INT4),
     _Row("w4a4_convrot", CUDA[5:], NATIVE, "comfy-kitchen takes int8 activations here"),
-    _Row("w4a4_convrot", ("sm_70", "rocm", "xpu", "cpu"), EMULATED, "plain torch in float, slow"),
+    _Row("w4a4_convrot", ("sm_70", "xpu"), EMULATED, _IN_FLOAT),
+    _Row("w4a4_convrot", ("rocm", "cpu"), EMULATED, _WIDENED),
     _Row("w4a4_convrot", ("mps",), REFUSED, _NO_4_BIT),
+    *(_Row(scheme, ("cpu",), EMULATED, _BY_ROWS) for scheme in _BY_ROWS_OF),
     _Row("none", (*CUDA, "rocm", "xpu", "cpu"), NATIVE, "the source's dtype"),
     _Row("none", ("mps",), NATIVE, "bf16, never fp16"),
     _Row(ANY, (*CUDA, "rocm", "xpu", "cpu"), EMULATED, "dequantized unless the host has a kernel"),
@@ -147,7 +174,7 @@ AUTO = {
     "rocm": ("int8_convrot", "int8 matrix cores; the rotation spreads outliers"),
     "xpu": ("int8_weight_only", "computes in bf16"),
     "mps": ("int8_weight_only", "computes in bf16; no fp8 or fp64 tensor reaches the device"),
-    "cpu": ("int8", "int8 is the only integer matmul of a CPU"),
+    "cpu": ("int8", "faster than fp32, measured with AVX2, in a quarter of its memory"),
 }
 
 

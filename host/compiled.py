@@ -30,9 +30,14 @@ def compiled(patcher: Any, backend: str) -> Any:
     return result
 
 
+def is_compiled(patcher: Any) -> bool:
+    """Whether torch compiles the diffusion model, by our node or by another."""
+    return bool(patcher.get_wrappers(_APPLY, COMPILE_KEY))
+
+
 def compile_again(patcher: Any) -> Any:
     """`patcher`, whose module was exchanged: what was compiled before is the module of another."""
     settings = patcher.model_options.get(TORCH_COMPILE_KWARGS)
-    if patcher.get_wrappers(_APPLY, COMPILE_KEY) and settings is not None:
+    if is_compiled(patcher) and settings is not None:
         set_torch_compile_wrapper(model=patcher, **settings)
     return patcher

@@ -238,7 +238,10 @@ class SamplingMemory:
             result = executor(model, noise_shape, conds, *args, **kwargs)
         if undo is not None:
             cap = self._cap(model, activations, undo) if act and model.is_dynamic() else None
-            held = patched if model.load_device.type == "cpu" else step_memory.on_device(model, cap)
+            if model.load_device.type == "cpu":
+                held = patched | step_memory.packed_weights(model)
+            else:
+                held = step_memory.on_device(model, cap)
             step = step_memory.step_bytes_of(model, noise_shape, conds, cfg != 1.0)
             run.parts |= {**held, "step": activations if step is None else step}
         return result

@@ -36,11 +36,32 @@ def held(scheme: str, codes: Tensor, params: Any) -> Tensor:
     return Codes(_Place(codes))
 
 
+def mapped_bytes(model: torch.nn.Module) -> int:
+    """Of rows in the map of their file that products of a model will pack into memory."""
+    places = {}
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        codes = getattr(weight, "_qdata", None)
+        if isinstance(codes, Codes) and _packs(weight._params.backend or ""):
+            places[id(codes.place)] = codes.place
+    return sum(place.mapped_bytes for place in places.values())
+
+
 class _Place:
     """Where the codes are: `tensor` is their rows or, after a product, the same packed."""
 
     def __init__(self, tensor: Tensor, stays: bool = False) -> None:
         self.tensor, self.shape, self.stays = tensor, tuple(tensor.shape), stays
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Of rows in the map of a file, 0 if they stay there or are packed.
+
+        Memory of a map is not torch's own, which could resize it.
+        """
+        if self.stays or self.tensor.is_mkldnn or self.tensor.untyped_storage().resizable():
+            return 0
+        return self.tensor.nbytes
 
     def rows(self) -> Tensor:
         """int8 (N, K); made for the caller where the codes are packed."""
@@ -137,7 +158,11 @@ class Codes(torch.Tensor):
 
 def _for_product(backend: str) -> Callable[[Any], Any]:
     """How a product takes codes: as rows where it is forced to a backend that knows no other."""
-    return _packed if backend.removesuffix(WHERE_IT_CAN) in ("", PACKER) else _as_rows
+    return _packed if _packs(backend) else _as_rows
+
+
+def _packs(backend: str) -> bool:
+    return backend.removesuffix(WHERE_IT_CAN) in ("", PACKER)
 
 
 def _packed(value: Any) -> Any:

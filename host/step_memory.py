@@ -1,8 +1,9 @@
 """A MODEL that is about to be sampled in, the memory that it will take out, by what it is for.
 
 On a CPU the weights are there already, in memory that was counted before or in the map of their
-file; what comes on top is a step, what torch's libraries keep, and weights with stock LoRAs in
-them. On a GPU everything is on the device for this MODEL or for others, and is counted there.
+file; what comes on top is a step, what torch's libraries keep, weights with stock LoRAs in them,
+and int8 weights that leave the map when they are packed. On a GPU everything is on the device for
+this MODEL or for others, and is counted there.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ from ..engine.place.step import (
 )
 from ..kernels.backends.avx2 import LEAST
 from ..kernels.registry import refusal
-from . import devices, vram
+from . import devices, packed, vram
 from .choosing import contents_of
+from .compiled import is_compiled
 from .ops import compute_dtype_of
 from .weights import stored_bytes, stored_scheme
 
@@ -53,6 +55,16 @@ def patched_weights(patcher: Any) -> dict[str, int]:
     names = (key.removesuffix(".weight") for key in patcher.patches if key.endswith(".weight"))
     found = sum(stored_bytes(comfy.utils.get_attr(patcher.model, name)) for name in names)
     return {"patched weights": found} if found else {}
+
+
+def packed_weights(patcher: Any) -> dict[str, int]:
+    """The int8 weights in the map of their file that this sampling puts into memory, packed.
+
+    Asked when the host has loaded the MODEL: what it wrote anew is in memory before. A compiler
+    takes rows, which stay in the map.
+    """
+    found = 0 if is_compiled(patcher) else packed.mapped_bytes(patcher.model)
+    return {"packed weights": found} if found else {}
 
 
 def on_device(patcher: Any, cap_bytes: int | None) -> dict[str, int]:

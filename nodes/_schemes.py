@@ -13,7 +13,7 @@ TIP = (
     "auto picks what suits this device. 8-bit and 4-bit keep activations as they are: they save "
     "memory, not time. none leaves the weights in the source's dtype. The others are exact. Tensor "
     "cores take FP8 from sm_89 on, nvfp4 and mxfp8 from sm_100, w4a8 from sm_80, int8 and "
-    "w4a4_convrot from sm_75. int8 is slower than bf16 with few tokens, and on most CPUs."
+    "w4a4_convrot from sm_75. On a card int8 is slower than 16 bits with few tokens."
 )
 
 

@@ -10,6 +10,7 @@ from .machine import Machine, Software
 CUDA_KERNELS_SINCE = (13, 0)  # ComfyUI switches comfy-kitchen's CUDA kernels off below
 BLACKWELL_SINCE = (12, 8)
 OLD_CARDS_UNTIL = (12, 6)  # the last CUDA whose torch builds have kernels for sm_70 and older
+_BLACKWELL = ("sm_100", "sm_120")
 _ON = "--enable-triton-backend"
 
 
@@ -50,7 +51,7 @@ def old_card(machine: Machine) -> str | None:
 def new_card(machine: Machine) -> str | None:
     """Blackwell needs a build that knows it."""
     cuda = machine.software.cuda
-    if machine.device not in ("sm_100", "sm_120") or cuda is None or cuda >= BLACKWELL_SINCE:
+    if machine.device not in _BLACKWELL or cuda is None or cuda >= BLACKWELL_SINCE:
         return None
     return (
         f"torch is built for CUDA {_version(machine.software)}, which knows no {machine.name}: "
@@ -59,22 +60,31 @@ def new_card(machine: Machine) -> str | None:
 
 
 def kitchen_kernels(machine: Machine) -> str | None:
-    """Below CUDA 13 ComfyUI does without comfy-kitchen's CUDA kernels."""
+    """Below CUDA 13 ComfyUI does without comfy-kitchen's CUDA kernels: who multiplies then."""
     software = machine.software
     if software.cuda is None or software.hip or software.cuda >= CUDA_KERNELS_SINCE:
         return None
     if not machine.device.startswith("sm_") or machine.device == "sm_70":
         return None
-    off = f"torch is built for CUDA {_version(software)}: comfy-kitchen's CUDA kernels are off; "
+    off = f"torch is built for CUDA {_version(software)}: comfy-kitchen's CUDA kernels are off"
+    if not software.triton:
+        return (
+            f"{off}, Triton is not installed, and int8 is multiplied by torch's own product "
+            "between passes of plain torch: install torch for CUDA 13, or Triton."
+        )
+    turing = machine.device == "sm_75"
+    by = "torch's own product between Triton passes" if turing else "Triton kernels"
+    return f"{off}, and int8 is multiplied by {by}{_block_scales(machine)}."
+
+
+def _block_scales(machine: Machine) -> str:
+    """What is left of nvfp4 and mxfp8 where comfy-kitchen has no kernel that rounds activations."""
+    kitchen = machine.software.kitchen
     # inside ComfyUI this process knows what is switched off; elsewhere nothing is
-    inside = software.kitchen.get("cuda") is not None
-    if inside and "triton" in software.kitchen and software.kitchen["triton"] is None:
-        return f"{off}its Triton kernels are used."
-    if software.triton:
-        return f"{off}its Triton kernels are used once ComfyUI is started with {_ON}."
-    return (
-        f"{off}Triton is not installed either, so plain torch computes: install torch for CUDA 13."
-    )
+    switched_on = kitchen.get("cuda") is not None and kitchen.get("triton", "") is None
+    if machine.device not in _BLACKWELL or switched_on:
+        return ""
+    return f"; nvfp4 and mxfp8 become 16 bits first unless ComfyUI is started with {_ON}"
 
 
 def no_matrix_cores(machine: Machine) -> str | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..devices import NATIVE
 from ..setup import BOTH, FUSE, LIVE
+from .claims import CLAIMS
 from .job import Job
 from .machine import Machine
 from .measured import Pick
@@ -72,8 +73,8 @@ def tensor_cores(case: Case) -> bool:
 
 
 def saves_memory_only(case: Case) -> bool:
-    """Codes become 16 bits first, or are multiplied no faster."""
-    return case.scheme != "none" and not tensor_cores(case)
+    """Codes become 16 bits first, or are multiplied no faster. A CPU has an answer of its own."""
+    return case.scheme != "none" and not tensor_cores(case) and not cpu_alone(case)
 
 
 def streams(case: Case) -> bool:
@@ -233,7 +234,7 @@ DECISIONS = (
     ),
     Decision(
         "No GPU?",
-        "On a CPU int8 without a compiled kernel is slower than bf16: it saves memory alone.",
+        CLAIMS["8 bits on a CPU"].says,
         cpu_alone,
     ),
 )

@@ -104,12 +104,13 @@ def _files(case: Case) -> str | None:
 def _speed(case: Case, setup: Setup) -> list[str]:
     """What is true about speed, where it matters to this setup."""
     quantized = case.scheme != "none"
+    few = quantized and case.found.work.tokens < rules.FEW_TOKENS
     topics = {
         "compile": setup.compile,
         "sage attention": setup.attention is not None,
         "non-blocking copies": setup.mode == LOW or bool(case.found.streamed_bytes),
         "Live LoRA": setup.loras != FUSE and quantized,
-        "int8 with few tokens": quantized and case.found.work.tokens < rules.FEW_TOKENS,
+        "int8 with few tokens": few and case.machine.device != "cpu",
     }
     claims = [CLAIMS[topic] for topic, matters in topics.items() if matters]
     return [f"{claim.says[:-1]} ({claim.basis})." for claim in claims]

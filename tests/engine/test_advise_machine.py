@@ -122,10 +122,7 @@ def _with(gpu: str, named: bool = False, **software: object) -> Machine:
 
 _OFF = "switched off"
 _ON, _SWITCHED = {"cuda": _OFF, "triton": None}, {"cuda": _OFF, "triton": _OFF}
-OLD_CUDA = (
-    "torch is built for CUDA 12.8: comfy-kitchen's CUDA kernels are off; its Triton kernels are "
-    "used"
-)
+OLD_CUDA = "torch is built for CUDA 12.8: comfy-kitchen's CUDA kernels are off"
 # blocker: (machine where it speaks, a part of what it says, machine where it does not)
 SPEAKS = {
     "torch for the CPU alone": (
@@ -139,7 +136,7 @@ SPEAKS = {
         _with("RTX 5090", cuda=(12, 6)), "knows no RTX 5090", _with("RTX 5090", cuda=(12, 8))
     ),
     "comfy-kitchen's CUDA kernels": (
-        _with("RTX 4090", cuda=(12, 8), triton=True, kitchen=_ON), f"{OLD_CUDA}.",
+        _with("RTX 4090", cuda=(12, 8), triton=True, kitchen=_ON), f"{OLD_CUDA}, and int8 ",
         _with("RTX 4090", cuda=(13, 0), triton=True),
     ),
     "no matrix units": (
@@ -161,19 +158,29 @@ def test_each_blocker_speaks_where_it_should_and_nowhere_else(row: object) -> No
 
 
 @pytest.mark.parametrize(
-    ("triton", "kitchen", "part"),
+    ("gpu", "triton", "kitchen", "left"),
     [
-        (True, _SWITCHED, f"{OLD_CUDA} once ComfyUI is started with --enable-triton-backend."),
-        (True, {}, "--enable-triton-backend"),
-        (True, {"cuda": None, "triton": None}, "--enable-triton-backend"),  # outside ComfyUI
-        (False, {}, "Triton is not installed either"),
+        ("RTX 3090", True, _SWITCHED, "and int8 is multiplied by Triton kernels."),
+        ("RTX 3090", True, _ON, "and int8 is multiplied by Triton kernels."),
+        (
+            "RTX 3090",
+            True,
+            {"cuda": None, "triton": None},
+            "and int8 is multiplied by Triton kernels.",
+        ),
+        ("RTX 2060", True, {}, "by torch's own product between Triton passes."),
+        ("RTX 3090", False, {}, "Triton is not installed, and int8 is multiplied by torch's own "),
+        ("RTX 5090", True, _SWITCHED, "16 bits first unless ComfyUI is started with --enable-"),
+        ("RTX 5090", True, {"cuda": None, "triton": None}, "--enable-"),  # outside ComfyUI
+        ("RTX 5090", True, _ON, "and int8 is multiplied by Triton kernels."),
     ],
 )
-def test_below_cuda_13_the_sentence_says_what_is_left(
-    triton: bool, kitchen: dict[str, str | None], part: str
+def test_below_cuda_13_the_sentence_says_who_multiplies(
+    gpu: str, triton: bool, kitchen: dict[str, str | None], left: str
 ) -> None:
-    machine = _with("RTX 3090", cuda=(12, 8), triton=triton, kitchen=kitchen)
-    assert part in blockers(machine)[0]
+    machine = _with(gpu, cuda=(12, 8), triton=triton, kitchen=kitchen)
+    (said,) = (one for one in blockers(machine) if "comfy-kitchen" in one)
+    assert said.startswith(OLD_CUDA) and left in said
 
 
 def test_nothing_is_in_the_way_of_a_machine_that_is_only_named() -> None:

@@ -25,6 +25,7 @@ from fusequant.engine.files.open import open_source
 from fusequant.engine.measure.config import FluxConfig
 from fusequant.engine.measure.synthetic import write_flux_like
 from fusequant.engine.pipeline import Request, convert, prepare
+from fusequant.engine.scheme_names import schemes
 from fusequant.engine.setup import AUTO, BOTH, FUSE, KEEP, LIMIT, LIVE, LOW
 from fusequant.engine.specs import spec
 
@@ -120,8 +121,8 @@ def test_what_is_in_the_way_is_said_first() -> None:
     machine = replace(machine_of("RTX 3080"), software=software, named=False)
     reasons = ask(machine).best.reasons
     assert reasons[0] == (
-        "torch is built for CUDA 12.8: comfy-kitchen's CUDA kernels are off; its Triton kernels "
-        "are used."
+        "torch is built for CUDA 12.8: comfy-kitchen's CUDA kernels are off, and int8 is "
+        "multiplied by Triton kernels."
     )
     assert any("bitsandbytes is never needed" in said for said in reasons)
 
@@ -348,6 +349,22 @@ def test_the_measured_claim_says_what_its_file_says() -> None:
     assert f"or {seconds['live_lora', 'fp8']:.2f} s (fp8) with Live LoRA" in claim.says
     assert f"{seconds['stock_lora', 'int8']:.0f} s (int8)" in claim.says
     assert f"{seconds['stock_lora', 'fp8']:.0f} s (fp8)" in claim.says
+
+
+def test_the_claim_about_cpus_is_what_its_file_says() -> None:
+    claim = CLAIMS["8 bits on a CPU"]
+    path = ROOT / "benchmarks" / "results" / claim.basis
+    found = json.loads(path.read_text(encoding="utf-8"))
+    ours = [
+        row["over_fp32"]
+        for row in found["rows"]
+        if row["who"] == "fusequant" and row["auto"] and schemes()[row["scheme"]].bits == 8
+    ]
+    assert len(ours) >= 5 and min(ours) > 0.9  # about its time, or less
+    assert "takes over 8 times as long" in claim.says
+    for scheme in ("int8", "int8_convrot"):
+        refused = found["settings"]["not_run"][f"{scheme} on ComfyUI"]
+        assert refused.startswith("more than 8 times slower than torch")
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ def test_an_emulated_scheme_is_told_with_its_reason() -> None:
     report = Report("")
     assert devices.running("fp8", CPU, None, report) == REGISTRY
     assert report.notes == [
-        "fp8 on cpu: emulated, no fp8 tensor cores: dequantized, then multiplied in the source's "
-        "dtype"
+        "fp8 on cpu: emulated, widened some rows at a time to fp32, or to bf16 where that is "
+        "computed in and the CPU has units for it"
     ]
 
 

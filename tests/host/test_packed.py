@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional
 
 kitchen = pytest.importorskip("comfy_kitchen.tensor", reason="comfy-kitchen is not installed")
 
+from fusequant.engine.files.open import open_source  # noqa: E402
 from fusequant.host import layouts, packed  # noqa: E402
 from fusequant.kernels import cpu, registry  # noqa: E402
 from fusequant.kernels.backends import onednn  # noqa: E402
@@ -51,10 +54,14 @@ def codes(rows: int = N, k: int = K) -> Tensor:
 
 
 def weight(
-    name: str = INT8, packs: bool = True, backend: str | None = None, full: bool = False
+    name: str = INT8,
+    packs: bool = True,
+    backend: str | None = None,
+    full: bool = False,
+    rows: Tensor | None = None,
 ) -> Any:
     """A weight as the loader makes it."""
-    layout, rows = kitchen.get_layout_class(name), codes()
+    layout, rows = kitchen.get_layout_class(name), codes() if rows is None else rows
     scale = torch.rand((N, 1), generator=torch.Generator().manual_seed(4)) / 100 + 1e-3
     facts = {"full_precision_matrix_mult": True} if full else {}
     pieces = {"weight": rows, "scale": scale}
@@ -244,6 +251,23 @@ def test_two_threads_pack_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for thread in threads:
         thread.join()
     assert is_packed(made) and len(calls) == 1
+
+
+def test_rows_in_a_file_are_memory_that_packing_takes(tmp_path: Path) -> None:
+    save_file({"weight": codes()}, tmp_path / "rows.safetensors")
+    source = open_source(tmp_path / "rows.safetensors")
+    made, other = (weight(rows=source.tensor("weight")) for _ in range(2))
+    alone = torch.nn.ModuleList([Layer(made), Layer(as_parameter(made))])
+    assert packed.mapped_bytes(alone) == N * K  # one copy, however many weights are over it
+    assert packed.mapped_bytes(torch.nn.ModuleList([alone, Layer(other)])) == 2 * N * K
+    assert packed.mapped_bytes(Layer(weight())) == 0  # rows in memory, which packed ones replace
+    assert packed.mapped_bytes(Layer(weight(packs=False, rows=source.tensor("weight")))) == 0
+    forced = weight(backend="torch_native", rows=source.tensor("weight"))
+    assert packed.mapped_bytes(Layer(forced)) == 0
+    other.data_ptr()  # rows stay
+    assert packed.mapped_bytes(Layer(other)) == 0
+    product(made)
+    assert is_packed(made) and packed.mapped_bytes(alone) == 0
 
 
 class Layer(torch.nn.Module):

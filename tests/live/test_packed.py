@@ -75,6 +75,11 @@ def test_files_of_packed_weights_are_those_of_rows(facts: Facts) -> None:
             assert torch.equal(core[name.removeprefix("model.diffusion_model.")], tensor), name
 
 
+def test_packing_a_file_is_predicted_once(facts: Facts) -> None:
+    line = one(facts, "predicted")
+    assert line["rows"] > LAYERS * 256 * 256 and line["told"] == [line["rows"], 0, 0, 0]
+
+
 def test_a_lora_of_the_host_goes_on_and_off(facts: Facts, folder: Path) -> None:
     line = one(facts, "patched")
     assert line["layers"] == line["packed"] == line["restored"] == line["products"] == LAYERS

@@ -43,6 +43,7 @@ def run(model: str, lora: str, folder: str) -> Lines:
         for scheme in ("int8", "int8_convrot"):
             yield from _sampled(source, scheme, sample)
         yield from _saved(source, folder, sample)
+        yield from _predicted(source, folder, sample)
         yield from _patched(h, source, lora, folder)
         yield from _live(h, source, lora)
         yield from _again(h, source)
@@ -154,6 +155,23 @@ def _saved(source: Any, folder: str, sample: Callable[[Any], Any]) -> Lines:
     yield {"fact": "loaded", **stored}
     yield {"fact": "saved", "unsampled": unsampled, "packed": _packed(made),
            "paths": {name: str(path) for name, path in paths.items()}}  # fmt: skip
+
+
+def _predicted(source: Any, folder: str, sample: Callable[[Any], Any]) -> Lines:
+    """What VRAM Manager says of packing: a file, the same again, one compiled, one in memory."""
+    from fusequant.host import memory
+    from fusequant.host.load import load_diffusion_model
+    from fusequant.host.speed import speed_up
+
+    (path,) = Path(folder, "saved").glob("fresh*.safetensors")
+    fresh, other = (load_diffusion_model(path)[0] for _ in range(2))
+    compiled = speed_up(other, compiler="aot_eager")[0]
+    told = []
+    for patcher in (fresh, fresh, compiled, _quantized(source)):
+        managed, _ = memory.manage(patcher, memory.asked("auto", None, None))
+        sample(managed)
+        told.append(memory.measured(managed).runs[-1].parts.get("packed weights", 0))
+    yield {"fact": "predicted", "told": told, "rows": sum(w.nbytes for w in _weights(fresh))}
 
 
 def _patched(h: Any, source: Any, lora: str, folder: str) -> Lines:
