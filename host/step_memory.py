@@ -24,6 +24,7 @@ from ..engine.model import Model, recognise
 from ..engine.place.step import (
     CPU_RUN_BYTES,
     HEAD,
+    LOOPS,
     PLAIN,
     PLAIN_TORCH,
     RESIDENT,
@@ -31,6 +32,8 @@ from ..engine.place.step import (
     query_rows,
     step_bytes,
 )
+from ..kernels.backends.avx2 import LEAST
+from ..kernels.registry import refusal
 from . import devices, packed, vram
 from .choosing import contents_of
 from .compiled import is_compiled
@@ -108,6 +111,11 @@ def step_bytes_of(
     return step_bytes(net, call)
 
 
+def has_loop(outputs: int, inputs: int) -> bool:
+    """Whether this CPU multiplies int8 codes of a weight of this size as whole numbers."""
+    return refusal("onednn") is None or (min(outputs, inputs) >= LEAST and refusal("avx2") is None)
+
+
 def _held(patcher: Any) -> Any:
     """How the weight of a layer of this MODEL is held, by the engine's names."""
     modules = dict(patcher.model.diffusion_model.named_modules())
@@ -118,8 +126,10 @@ def _held(patcher: Any) -> Any:
         weight = module.weight
         if isinstance(weight, QuantizedTensor) or isinstance(weight.data, QuantizedTensor):
             scheme = stored_scheme(module) or "other"
-            ours = device != "cpu" or hasattr(weight.layout_cls, "linear")
-            return held_on(scheme, device) if ours else PLAIN_TORCH.get(scheme, scheme)
+            if device == "cpu" and not hasattr(weight.layout_cls, "linear"):
+                return PLAIN_TORCH.get(scheme, scheme)
+            looped = device == "cpu" and has_loop(*weight.shape)
+            return LOOPS.get(scheme, scheme) if looped else held_on(scheme, device)
         return RESIDENT if weight.dtype == computed else PLAIN
 
     return held

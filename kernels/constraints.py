@@ -193,6 +193,23 @@ class Among:
 
 
 @dataclass(frozen=True)
+class AtLeast:
+    """The size of dimension `dim` is no smaller than `size`."""
+
+    dim: int
+    size: int
+
+    def check(self, value: torch.Tensor) -> str | None:
+        """A reason when it is smaller."""
+        found = value.shape[self.dim]
+        return f"needs {self.describe()}, this has {found}" if found < self.size else None
+
+    def describe(self) -> str:
+        """The dimension and the size."""
+        return f"dim {self.dim} at least {self.size}"
+
+
+@dataclass(frozen=True)
 class AtMost:
     """The size of dimension `dim` is no larger than `size`."""
 

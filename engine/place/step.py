@@ -22,6 +22,8 @@ HEAD = 128  # numbers in a head of every family that is counted
 RESIDENT, PLAIN = "resident", "none"  # ways to hold a weight that are no scheme
 # what our products widen at a time, see kernels/backends/_by_rows.py
 CPU_RUN_BYTES, GPU_RUN_BYTES = 4 << 20, 256 << 20
+ROUNDED_ELEMENTS = 1 << 18  # activations of a block that become codes at a time, by two threads
+BLOCK_BYTES = 16 << 20  # values of a block of rows, see kernels/backends/_integers.py
 ROUNDED_ROWS = 1024  # activations that become codes at a time, see kernels/backends/_integers.py
 
 
@@ -40,10 +42,20 @@ class ByRows:
     turned: bool = False
 
 
+@dataclass(frozen=True)
+class InBlocks:
+    """A weight whose product is made in blocks of rows of the activations, see `onednn.py`.
+
+    Of a block: its codes, and float32 values in BLOCK_BYTES. `turned`: all rows are rotated first.
+    """
+
+    turned: bool = False
+
+
 Ways = tuple[tuple[float, float, float], ...]
 # how a weight (N, K) is held: alternatives of (N K, M N, M K), the activations being (M, K), in
 # units of one activation; the largest counts. Measured one layer at a time on a CPU.
-WORKING: dict[str, Ways | ByRows] = {
+WORKING: dict[str, Ways | ByRows | InBlocks] = {
     RESIDENT: ((0, 1, 0),),  # a plain weight in the dtype that is computed in
     PLAIN: ((1, 1, 0),),  # a plain weight that is widened for its layer
     "int8": ByRows(rounded=True),
@@ -57,6 +69,9 @@ WORKING: dict[str, Ways | ByRows] = {
 }
 _DEQUANTIZED = ((2.0, 1.0, 0.0),)  # any other scheme: codes to numbers, twice while it is scaled
 
+# the same schemes on a CPU with a loop for whole numbers, by oneDNN or our own
+LOOPS = {"int8": "int8 by a loop", "int8_convrot": "int8_convrot by a loop"}
+WORKING |= {LOOPS["int8"]: InBlocks(), LOOPS["int8_convrot"]: InBlocks(turned=True)}
 # the same schemes by ComfyUI's own plain torch code, which widens a whole weight for its product
 PLAIN_TORCH = {
     "fp8": "fp8 of ComfyUI",
@@ -172,6 +187,8 @@ def working(matrix: Matrix, tokens: int, call: Call) -> list[tuple[float, float]
     found = WORKING.get(matrix.held, _DEQUANTIZED)
     if isinstance(found, ByRows):
         ways = _by_rows(found, matrix, tokens, call)
+    elif isinstance(found, InBlocks):
+        ways = _in_blocks(found, matrix, tokens, call)
     else:
         ways = [[*zip(way, (n * k, tokens * n, tokens * k), strict=True)] for way in found]
     return max(ways, key=_total)
@@ -200,6 +217,23 @@ def _by_rows(
         [*beside, (1 + held.beside + held.making, run), (before * scaled, products)],
         [*beside, (1 + held.beside, run), (max(converted, 1 + before * scaled), products)],
     ]
+
+
+def _in_blocks(
+    held: InBlocks, matrix: Matrix, tokens: int, call: Call
+) -> list[list[tuple[float, float]]]:
+    """Moments of a block: its codes are made, some rows at a time, and multiplied.
+
+    Beside them the output; float32 in units of one activation.
+    """
+    wide = 4 / call.itemsize
+    rows = min(tokens, max(32, BLOCK_BYTES // (4 * matrix.n)))
+    codes = float(rows * matrix.k)
+    beside = [(1.0, float(tokens * matrix.n)), (1 / call.itemsize, codes)]
+    if held.turned:
+        beside.append((wide, float(tokens * matrix.k)))
+    made = (2 * wide, min(codes, float(ROUNDED_ELEMENTS)))
+    return [[*beside, made], [*beside, (wide, float(rows * matrix.n))]]
 
 
 def _total(pieces: list[tuple[float, float]]) -> float:

@@ -63,10 +63,16 @@ class Turn:
             return self.timed.step(given)
 
 
+LEFT = "left as it is for this contender"
+
+
 @contextlib.contextmanager
 def _passes(plain: bool) -> Iterator[None]:
-    """Passes over memory compiled at their first call, as after a few steps, or not at all."""
-    from fusequant.kernels import passes
+    """Passes over memory compiled at their first call, as after a few steps, or not at all.
+
+    Where nothing is to be compiled the loop for AVX2 is not there either.
+    """
+    from fusequant.kernels import passes, registry
 
     if not plain:
         with passes.at_once():
@@ -76,10 +82,13 @@ def _passes(plain: bool) -> Iterator[None]:
     found = {x for module in modules for x in vars(module).values() if isinstance(x, passes.Pass)}
     before = {one: one.refusal for one in found}
     for one in found:
-        one.refusal = "left as it is for this contender"
+        one.refusal = LEFT
+    asked = registry.refusal
+    registry.refusal = lambda name: LEFT if name == "avx2" else asked(name)
     try:
         yield
     finally:
+        registry.refusal = asked
         for one, refusal in before.items():
             one.refusal = refusal
 
@@ -186,7 +195,7 @@ def _why_not(contender: Any) -> str | None:
 
     if not contender.plain:
         return None
-    why = registry.refusal("onednn") or passes.no_compiler()
+    why = passes.no_compiler() or (registry.refusal("onednn") and registry.refusal("avx2"))
     return f"nothing is compiled here in any case: {why}" if why else None
 
 
