@@ -20,6 +20,7 @@ from .packed import held
 from .quantize import json_tensor
 
 FULL_PRECISION = "full_precision_matrix_mult"
+TAKEN = ("weight", "input_scale", "pre_quant_scale")  # parameters that torch's loader need not find
 
 
 def ignores_full_precision() -> bool:
@@ -143,11 +144,11 @@ def _load_rest(
     module: Any, state: dict[str, Any], prefix: str, metadata: dict[str, Any], strict: bool,
     missing: list[str], *more: Any,
 ) -> None:  # fmt: skip
-    """Load what is not the weight, which is there."""
+    """Load what was not taken already."""
     load = torch.nn.Module._load_from_state_dict
     load(module, state, prefix, metadata, strict, missing, *more)
-    if prefix + "weight" in missing:
-        missing.remove(prefix + "weight")
+    there = [prefix + name for name in TAKEN]
+    missing[:] = [name for name in missing if name not in there]
 
 
 def _load_own(
