@@ -29,7 +29,17 @@ def running(scheme: str, device: torch.device, backend: str | None, report: Repo
     found = check(scheme, class_of(device))
     if found.support != NATIVE:
         report.notes.append(f"{scheme} on {device.type}: {found.support}, {found.why}")
-    return stored_backend([scheme], device, backend)
+    return told([scheme], device, backend, report)
+
+
+def told(
+    schemes: Iterable[str], device: torch.device, backend: str | None, report: Report
+) -> str | None:  # fmt: skip
+    """`stored_backend`, and in the report why it is not the host that multiplies."""
+    whys = {why_ours(scheme, device): None for scheme in sorted(schemes)}
+    if backend is None:
+        report.notes += [f"multiplied by this pack, not by ComfyUI: {why}" for why in whys if why]
+    return stored_backend(schemes, device, backend)
 
 
 def why_ours(scheme: str, device: torch.device) -> str | None:

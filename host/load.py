@@ -140,7 +140,7 @@ def _load_stored(
     unholdable = devices.unholdable(schemes, device)
     if unholdable:
         report.warn(f"{', '.join(unholdable)} cannot be on {device.type}: dequantized on the CPU")
-    backend = devices.stored_backend(schemes, device, backend)
+    backend = devices.told(schemes, device, backend, report)
     made = translate(model.layers, source, plain=bool(unholdable))
     patcher, _ = _build(source, model, made.state, backend, None, disable_dynamic)
     tell_translation(made, report)

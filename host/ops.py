@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,7 @@ from .packed import held
 from .quantize import json_tensor
 
 FULL_PRECISION = "full_precision_matrix_mult"
+TAKEN = ("weight", "input_scale", "pre_quant_scale")  # parameters that torch's loader need not find
 
 
 def ignores_full_precision() -> bool:
@@ -49,12 +51,21 @@ def plain_operations(held_dtype: torch.dtype, compute_dtype: torch.dtype) -> Any
     return mapped_operations(comfy.ops.pick_operations(held_dtype, cast))
 
 
-class AlwaysCast:
-    """A layer that casts what it multiplies in any case, and need not be forced to.
+class KeepsCodes:
+    """A layer whose codes go to the product as they are, whatever dtype is computed in.
 
-    The host forces every layer of a MODEL that is told another compute dtype; a quantized weight
-    would be dequantized whole at each step.
+    The host dequantizes a whole layer at each call where x has another dtype than the layer was
+    loaded for, as in encoders on a CPU (twice the time, and the layer in float32), and where a
+    MODEL is told another compute dtype.
     """
+
+    can_keep_codes = False  # whether the host's Linear can be told so
+
+    def forward_comfy_cast_weights(self, *args: Any, **kwargs: Any) -> Any:
+        """The host's, told to keep the codes."""
+        if self.can_keep_codes and _holds_codes_of_ours(self):
+            kwargs["weight_only_quant"] = True
+        return super().forward_comfy_cast_weights(*args, **kwargs)  # type: ignore[misc]
 
     @property
     def comfy_force_cast_weights(self) -> bool:
@@ -95,8 +106,10 @@ def quantized_operations(
     class QuantizedOperations(base):  # type: ignore[misc, valid-type]
         """The host's operations; Linear reads and writes our format ids too."""
 
-        class Linear(AlwaysCast, base.Linear):  # type: ignore[misc, name-defined]
+        class Linear(KeepsCodes, base.Linear):  # type: ignore[misc, name-defined]
             """The host's Linear. The forward pass is its own."""
+
+            can_keep_codes = _can_keep_codes(base.Linear)
 
             def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *more: Any) -> None:
                 if rewrite is not None:
@@ -123,6 +136,19 @@ def quantized_operations(
     return QuantizedOperations
 
 
+def _can_keep_codes(linear: Any) -> bool:
+    found = getattr(linear, "forward_comfy_cast_weights", None)
+    return found is not None and "weight_only_quant" in signature(found).parameters
+
+
+def _holds_codes_of_ours(module: Any) -> bool:
+    """A layer that our own code multiplies, with no patch of the host's to be added first."""
+    weight = module.weight
+    ours = isinstance(weight, QuantizedTensor) and hasattr(weight.layout_cls, "linear")
+    waiting = (*module.weight_function, *module.bias_function)
+    return ours and not waiting and getattr(module, "weight_lowvram_function", None) is None
+
+
 def _plain_dtype(state: Mapping[str, Any], prefix: str) -> torch.dtype | None:
     """The dtype of a layer's weight; None where there is none, or it is quantized."""
     weight = state.get(prefix + "weight")
@@ -143,11 +169,11 @@ def _load_rest(
     module: Any, state: dict[str, Any], prefix: str, metadata: dict[str, Any], strict: bool,
     missing: list[str], *more: Any,
 ) -> None:  # fmt: skip
-    """Load what is not the weight, which is there."""
+    """Load what was not taken already."""
     load = torch.nn.Module._load_from_state_dict
     load(module, state, prefix, metadata, strict, missing, *more)
-    if prefix + "weight" in missing:
-        missing.remove(prefix + "weight")
+    there = [prefix + name for name in TAKEN]
+    missing[:] = [name for name in missing if name not in there]
 
 
 def _load_own(

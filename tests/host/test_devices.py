@@ -22,16 +22,23 @@ def test_what_a_device_refuses_is_refused_before_any_work() -> None:
 def test_an_emulated_scheme_is_told_with_its_reason() -> None:
     report = Report("")
     assert devices.running("fp8", CPU, None, report) == REGISTRY
-    assert report.notes == [
+    assert report.notes[0] == (
         "fp8 on cpu: emulated, widened some rows at a time to fp32, or to bf16 where that is "
         "computed in and the CPU has units for it"
-    ]
+    )
 
 
-def test_a_native_scheme_needs_no_word() -> None:
-    report = Report("")
-    assert devices.running("int8", CPU, None, report) == REGISTRY
-    assert report.notes == []
+def test_the_report_says_who_multiplies_where_that_is_not_the_host() -> None:
+    why = (
+        "multiplied by this pack, not by ComfyUI: comfy-kitchen has only plain torch code on a CPU"
+    )
+    asked, stored, kitchen, plain = (Report("") for _ in range(4))
+    assert devices.running("int8", CPU, None, asked) == REGISTRY
+    assert devices.told({"none", "int8", "int8_convrot"}, CPU, None, stored) == REGISTRY
+    assert asked.notes == stored.notes == [why]
+    assert devices.running("int8", CPU, "kitchen", kitchen) == "kitchen"
+    assert devices.told({"none"}, CPU, None, plain) is None
+    assert kitchen.notes == plain.notes == []
 
 
 @pytest.mark.parametrize("scheme", ["fp8", "int8", "int8_weight_only", "nvfp4", "w4a8"])

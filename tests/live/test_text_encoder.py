@@ -47,6 +47,14 @@ def one(facts: Facts, fact: str, **of: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("dialect", QUANTIZED)
+def test_codes_go_to_the_product_though_another_dtype_is_computed_in(
+    facts: Facts, dialect: str
+) -> None:
+    ops = one(facts, "clip", dialect=dialect)["ops"]
+    assert any(op.endswith("linear") for op in ops), ops
+
+
+@pytest.mark.parametrize("dialect", QUANTIZED)
 def test_a_clip_has_the_numbers_that_its_codes_mean(facts: Facts, dialect: str) -> None:
     line = one(facts, "clip", dialect=dialect)
     assert line["weights"] < 1e-6

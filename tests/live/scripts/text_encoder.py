@@ -69,6 +69,8 @@ def _copied(clip: Any) -> torch.Tensor:
 
 def _clip(h: Any, folder: Path) -> Facts:
     """CLIP-L in every dialect, as stored, and what the stock loader makes of it."""
+    from fusequant.kernels.registry import noted
+
     plain = tiny.clip_l(folder / "clip_l.safetensors", **CLIP)
     reference, _ = _load([plain], CLIP_KIND, options=tiny.clip_l_options(**CLIP))
     wanted = _output(reference)
@@ -77,12 +79,14 @@ def _clip(h: Any, folder: Path) -> Facts:
         clip, report = _load([path], CLIP_KIND, options=tiny.clip_l_options(**CLIP))
         model = clip.cond_stage_model
         found = h.weights(model, list(means))
+        with noted() as ops:
+            output = _output(clip)
         yield {
             "fact": "clip", "dialect": dialect, "text": report.text(),
+            "ops": sorted({op for op, _ in ops}),
             "weights": max(h.error(found[x], means[x]) for x in means),
             "quantized": len(h.quantized_layers(model)), "layers": len(means),
-            "error": h.error(_output(clip), wanted),
-            "copy": torch.equal(_copied(clip), _output(clip)),
+            "error": h.error(output, wanted), "copy": torch.equal(_copied(clip), output),
             "bytes": h.held_bytes(model) / h.held_bytes(reference.cond_stage_model),
         }  # fmt: skip
     path = folder / "clip_l-core-fp8.safetensors"
