@@ -140,7 +140,8 @@ def test_another_compute_dtype_dequantizes_nothing_by_our_node_or_by_comfyuis(
     facts: Facts, scheme: str, ops: list[str]
 ) -> None:
     line = one(facts, "computing", scheme=scheme)
-    assert line["ops"] == ops and line["same"] and line["upstream"]
+    found = [op.replace("_packed", "") for op in line["ops"]]  # where the CPU has int8 units
+    assert found == ops and line["same"] and line["upstream"]
     assert 0 < line["error"] < 0.05
     assert "computes in: bf16 for this model" in line["text"]
 
