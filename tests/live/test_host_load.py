@@ -12,7 +12,6 @@ from .comfy import Comfy
 from .inprocess import run_inside
 
 DIALECTS = ("bare", "legacy", "fp8_row", "int8")
-STOCK = ("bare", "legacy")
 SCHEMES = (
     "fp8", "fp8_row", "fp8_block128", "int8", "int8_convrot", "int4_g128", "mxfp8", "nvfp4",
     "w4a4_convrot", "w4a8",
@@ -48,7 +47,7 @@ def test_a_dialect_has_the_numbers_that_its_codes_mean(facts: Facts, dialect: st
     line = one(facts, "dialect", dialect=dialect)
     assert line["worst"] < 1e-6
     assert line["error"] < 0.1
-    assert (line["factory"] == "load_diffusion_model") == (dialect in STOCK)
+    assert line["factory"] == "reload"  # on a CPU ours multiplies, also what ComfyUI can read
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

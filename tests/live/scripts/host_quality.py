@@ -53,11 +53,11 @@ def _measure(first: Any, second: Any, level: str = "normal", **more: Any) -> Any
     return quality.measure((first, second), None, thresholds(level), **more)
 
 
-def _quantized(patcher: Any, scheme: str) -> Any:
+def _quantized(patcher: Any, scheme: str, backend: str | None = None) -> Any:
     from fusequant.host.model import quantize_model
     from fusequant.host.pristine import Request
 
-    return quantize_model(patcher, Request(scheme))[0]
+    return quantize_model(patcher, Request(scheme, backend=backend))[0]
 
 
 def _planted(h: Any, model: str, source: Any) -> Iterator[dict[str, Any]]:
@@ -92,7 +92,7 @@ def _loras(h: Any, model: str, lora: str, small: str, source: Any) -> Iterator[d
     bare = comfy.sd.load_diffusion_model(model, {"dtype": torch.float8_e4m3fn})
     lost = h.with_lora(bare, small)
     yield {"fact": "lost", **_told(_measure(h.with_lora(source, small), lost, "loose"))}
-    quantized = _quantized(source, "int8")
+    quantized = _quantized(source, "int8", "kitchen")  # ComfyUI rounds at random, ours to nearest
     after = h.with_lora(quantized, small)
     yield {"fact": "after", **_told(_measure(h.with_lora(source, small), after))}
     live = add_live_loras(quantized, [Lora(Path(small), 1.0)])[0]
